@@ -1,0 +1,232 @@
+"""The primitives of every block: projections, norms, attention, feed-forward.
+
+Matrix products take operands in the module's `dtype` and add up in float32,
+which is faster and more exact than low-precision sums (`preferred_element_type`
+in `project`). The residual stream stays in float32 throughout.
+"""
+
+from collections.abc import Callable
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+
+Dtype = jnp.dtype | type
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def project(
+    x: Float[Array, '*b k'], kernel: Float[Array, 'k n'], dtype: Dtype
+) -> Float[Array, '*b n']:
+  """Matrix product with operands in `dtype` and a float32 sum.
+
+  Its own derivative, because JAX's would multiply a float32 cotangent with a
+  low-precision operand, that is, in float32.
+  """
+  return _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype)
+
+
+def _dot(a, b, contract, dtype):
+  return jax.lax.dot_general(
+      a.astype(dtype), b.astype(dtype), (contract, ((), ())),
+      preferred_element_type=jnp.float32)
+
+
+def _project_forward(x, kernel, dtype):
+  return project(x, kernel, dtype), (x.astype(dtype), kernel)
+
+
+def _project_backward(dtype, saved, cotangent):
+  x, kernel = saved
+  batch = tuple(range(x.ndim - 1))
+  dx = _dot(cotangent, kernel, ((x.ndim - 1,), (1,)), dtype)
+  # A frozen kernel's gradient is never asked for, so XLA drops this product.
+  # It contracts the leading axes, which XLA's CPU kernels do no faster (and less
+  # exactly) in bfloat16.
+  on_cpu = jax.default_backend() == 'cpu'
+  dkernel = _dot(x, cotangent, (batch, batch), jnp.float32 if on_cpu else dtype)
+  return dx, dkernel.astype(kernel.dtype)
+
+
+project.defvjp(_project_forward, _project_backward)
+
+
+class Linear(nn.Module):
+  """A projection from the last `len(inputs)` axes to `outputs` axes.
+
+  Attributes:
+    inputs: sizes of the axes that are contracted.
+    outputs: sizes of the axes that are made.
+    use_bias: whether to add a bias.
+    scale: standard deviation of the initial kernel is `scale / sqrt(fan_in)`.
+    dtype: type of the operands; the result is float32.
+  """
+
+  inputs: tuple[int, ...]
+  outputs: tuple[int, ...]
+  use_bias: bool = False
+  scale: float = 1.0
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '...']) -> Float[Array, '...']:
+    """Maps [*b, *inputs] to [*b, *outputs]."""
+    fan_in, fan_out = int(np.prod(self.inputs)), int(np.prod(self.outputs))
+    kernel = self.param(
+        'kernel', nn.initializers.normal(self.scale / fan_in**0.5),
+        self.inputs + self.outputs)
+    batch = x.shape[: x.ndim - len(self.inputs)]
+    y = project(
+        x.reshape(batch + (fan_in,)), kernel.reshape(fan_in, fan_out),
+        self.dtype)
+    y = y.reshape(batch + self.outputs)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, self.outputs)
+      y = y + jnp.broadcast_to(bias.astype(jnp.float32), y.shape)
+    return y
+
+
+class Norm(nn.Module):
+  """LayerNorm or RMSNorm over the last axis, computed in float32.
+
+  Attributes:
+    size: width of the last axis.
+    kind: 'layer' (mean and variance) or 'rms' (root mean square only).
+    use_bias: whether a LayerNorm has an offset.
+    eps: added to the variance. PyTorch's LayerNorm has 1e-5, Flax's 1e-6.
+  """
+
+  size: int
+  kind: str = 'layer'
+  use_bias: bool = True
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+    x = x.astype(jnp.float32)
+    if self.kind == 'layer':
+      x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.eps)
+    scale = self.param('scale', nn.initializers.ones, (self.size,))
+    x = x * jnp.broadcast_to(scale.astype(jnp.float32), x.shape)
+    if self.kind == 'layer' and self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.size,))
+      x = x + jnp.broadcast_to(bias.astype(jnp.float32), x.shape)
+    return x
+
+
+def attend(
+    query: Float[Array, 'b l h d'],
+    key: Float[Array, 'b m k d'],
+    value: Float[Array, 'b m k d'],
+    mask: Bool[Array, 'b l m'] | None = None,
+    bias: Float[Array, 'b h l m'] | None = None,
+) -> Float[Array, 'b l h d']:
+  """Attention in which a query that may look at nothing returns zero.
+
+  Queries are scaled by d ** -0.5. With fewer key heads than query heads, each
+  key head serves a group of them (grouped-query attention).
+  """
+  b, l, h, d = query.shape
+  k = key.shape[2]
+  query = query.reshape(b, l, k, h // k, d) * d**-0.5
+  scores = jnp.einsum(
+      'blkgd,bmkd->bkglm', query, key, preferred_element_type=jnp.float32)
+  if bias is not None:
+    scores = scores + bias.reshape(b, k, h // k, l, -1)
+  if mask is None:
+    weights = jax.nn.softmax(scores)
+  else:
+    weights = masked_softmax(scores, mask[:, None, None])
+  out = jnp.einsum(
+      'bkglm,bmkd->blkgd', weights.astype(value.dtype), value,
+      preferred_element_type=jnp.float32)
+  return out.reshape(b, l, h, d)
+
+
+def masked_softmax(
+    scores: Float[Array, '*b l m'], mask: Bool[Array, '*#b l m']
+) -> Float[Array, '*b l m']:
+  """Softmax over the allowed keys; all zero where no key is allowed."""
+  mask = jnp.broadcast_to(mask, scores.shape)
+  lowest = jnp.finfo(scores.dtype).min
+  weights = jax.nn.softmax(jnp.where(mask, scores, lowest))
+  # A row of nothing but `lowest` would come out uniform: the leak through which
+  # IDEFICS let text before the first image see every image.
+  return jnp.where(mask, weights, 0)
+
+
+def rotate(
+    x: Float[Array, 'b l h d'],
+    positions: Int[Array, 'b l'],
+    base: float,
+    fraction: float = 1.0,
+) -> Float[Array, 'b l h d']:
+  """Rotary position embedding, half-rotation form: pairs are (i, i + r/2).
+
+  Args:
+    x: queries or keys.
+    positions: position of each token.
+    base: base of the geometric sequence of wavelengths.
+    fraction: share of the head that is rotated, r / d (GPT-NeoX has 0.25).
+  """
+  rotary = int(x.shape[-1] * fraction)
+  frequency = base ** (-np.arange(0, rotary, 2, dtype=np.float32) / rotary)
+  angle = positions[:, :, None, None].astype(jnp.float32) * jnp.asarray(
+      frequency, jnp.float32).reshape(1, 1, 1, -1)
+  sin, cos = jnp.sin(angle), jnp.cos(angle)
+  first, second, rest = jnp.split(x, [rotary // 2, rotary], axis=-1)
+  return jnp.concatenate(
+      [first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+
+
+def squared_relu(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+  """max(0, x) squared: the activation of Flamingo's new layers (Table 4)."""
+  return jnp.square(jax.nn.relu(x))
+
+
+ACTIVATIONS: dict[str, Callable] = {
+    'squared_relu': squared_relu,
+    'relu': jax.nn.relu,
+    'silu': jax.nn.silu,
+    'gelu': functools.partial(jax.nn.gelu, approximate=False),
+    'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+}
+
+
+class FeedForward(nn.Module):
+  """Two projections with an activation between, or three in the gated form.
+
+  Attributes:
+    width: size of input and output.
+    hidden: size between.
+    activation: a name in `ACTIVATIONS`.
+    gated: act(gate(x)) * up(x), as in SwiGLU; else act(up(x)).
+    use_bias: whether the projections have biases.
+    out_scale: scale of the last projection's initial kernel.
+    dtype: type of matrix operands.
+  """
+
+  width: int
+  hidden: int
+  activation: str = 'squared_relu'
+  gated: bool = False
+  use_bias: bool = False
+  out_scale: float = 1.0
+  dtype: Dtype = jnp.float32
+
+  def setup(self):
+    wide = dict(use_bias=self.use_bias, dtype=self.dtype)
+    if self.gated:
+      self.gate = Linear((self.width,), (self.hidden,), **wide)
+    self.up = Linear((self.width,), (self.hidden,), **wide)
+    self.down = Linear(
+        (self.hidden,), (self.width,), scale=self.out_scale, **wide)
+
+  def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+    act = ACTIVATIONS[self.activation]
+    hidden = act(self.gate(x)) * self.up(x) if self.gated else act(self.up(x))
+    return self.down(hidden)

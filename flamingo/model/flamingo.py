@@ -1,0 +1,152 @@
+"""Flamingo: a frozen language model with eyes.
+
+Flamingo owns the loop over the LM's layers, so the LM stays an ordinary module
+whose pretrained parameters drop in under `lm`, and the vision encoder one whose
+parameters drop in under `vision`.
+"""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from flamingo.model.attention import project
+from flamingo.model.lm import Cache, layer_of, LM, Place
+from flamingo.model.resampler import PerceiverResampler
+from flamingo.model.whitening import Whitening
+from flamingo.model.xattn import GatedCrossAttention
+
+
+def gated_layers(layers: int, every: int, offset: int) -> tuple[int, ...]:
+  """LM layers that a gated block stands before.
+
+  Flamingo and IDEFICS: offset 0; OpenFlamingo: offset every - 1.
+  """
+  if not 0 <= offset < every:
+    raise ValueError(
+        f'offset={offset} must be at least 0 and less than every={every}: '
+        'gated blocks stand before LM layers offset, offset + every, ...')
+  return tuple(range(offset, layers, every))
+
+
+class Flamingo(nn.Module):
+  """Frozen vision, resampler, gated cross-attention, frozen LM.
+
+  Attributes:
+    lm: the language model.
+    resampler: the Perceiver Resampler.
+    xattn: one gated block for each of `gated_layers(lm.layers, every, offset)`.
+    every: a gated block stands before every such LM layer.
+    offset: the first LM layer with one.
+    new_tokens: tokens behind the LM's vocabulary, with trainable rows.
+    new_token_scale: standard deviation of their first values.
+    whitening: a fixed map in front of the resampler, if any.
+    vision: encoder of uint8 pixels [B H W 3] to features [B S C]; None if the
+      model is only given cached features.
+  """
+
+  lm: LM
+  resampler: PerceiverResampler
+  xattn: Sequence[GatedCrossAttention]
+  every: int = 1
+  offset: int = 0
+  new_tokens: int = 2
+  new_token_scale: float = 0.02
+  whitening: Whitening | None = None
+  vision: nn.Module | None = None
+
+  def setup(self):
+    places = gated_layers(self.lm.layers, self.every, self.offset)
+    if len(places) != len(self.xattn):
+      raise ValueError(
+          f'every={self.every}, offset={self.offset} puts gated blocks before '
+          f'LM layers {places}, but {len(self.xattn)} blocks were given.')
+    self.gated = dict(zip(places, self.xattn))
+    rows = (self.new_tokens, self.lm.width)
+    init = nn.initializers.normal(self.new_token_scale)
+    self.new_embedding = self.param('new_embedding', init, rows)
+    if not self.lm.tied:
+      self.new_unembedding = self.param('new_unembedding', init, rows)
+
+  def see(self, images: Num[Array, 'b n t *rest']) -> Float[Array, 'b n r c']:
+    """Latents of each image, from pixels or from cached features.
+
+    Args:
+      images: uint8 pixels [B N T H W 3], or features [B N T S C].
+    """
+    b, n, t = images.shape[:3]
+    if images.ndim == 6:
+      if self.vision is None:
+        raise ValueError(
+            'The model was given pixels but has no vision encoder. Build it '
+            'with `vision=...`, or give it features [B N T S C].')
+      flat = images.reshape((b * n * t,) + images.shape[3:])
+      features = self.vision(flat)
+      images = features.reshape((b, n, t) + features.shape[1:])
+    if self.whitening is not None:
+      images = self.whitening(images.astype(jnp.float32))
+    latents = self.resampler(images.reshape((b * n,) + images.shape[2:]))
+    return latents.reshape((b, n) + latents.shape[1:])
+
+  def read(
+      self,
+      latents: Float[Array, 'b n r c'],
+      tokens: Int[Array, 'b l'],
+      image_index: Int[Array, 'b l'],
+      *,
+      valid: Bool[Array, 'b l'] | None = None,
+      positions: Int[Array, 'b l'] | None = None,
+      mask: Bool[Array, 'b l m'] | None = None,
+      cache: Cache | None = None,
+  ) -> tuple[Float[Array, 'b l d'], Cache | None]:
+    """Final states of the language model; `logits` maps them on.
+
+    Args:
+      latents: what `see` returned.
+      tokens: ids; those from `lm.vocab_size` on are new tokens.
+      image_index: the image each token sees, from 1; 0 sees none.
+      valid: False where a token is padding, on either side.
+      positions: of the tokens; by default the next ones.
+      mask: what each token may look at among cached and new tokens; by default
+        itself and the tokens before it.
+      cache: what was read before, to be continued.
+
+    Returns:
+      Normed final states, and the cache with these tokens in it if one was
+      given.
+    """
+    place = Place.of(
+        tokens, valid=valid, positions=positions, mask=mask, cache=cache)
+    x = self.embed(tokens)
+    key_values = []
+    for i, layer in enumerate(self.lm.layer):
+      if i in self.gated:
+        x = self.gated[i](x, latents, image_index)
+      x, key_value = layer(x, place.positions, place.mask, layer_of(cache, i))
+      key_values.append(key_value)
+    return self.lm.final_norm(x), place.appended(cache, key_values)
+
+  def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
+    """Frozen rows of the LM beside trainable rows of the new tokens."""
+    first_new = self.lm.vocab_size
+    old = self.lm.embed(jnp.minimum(tokens, first_new - 1))
+    new = self.new_embedding[jnp.maximum(tokens - first_new, 0)]
+    return jnp.where((tokens >= first_new)[:, :, None], new, old)
+
+  def logits(self, x: Float[Array, '*b d']) -> Float[Array, '*b v']:
+    """Logits over the LM's vocabulary and the new tokens behind it."""
+    rows = self.new_embedding if self.lm.tied else self.new_unembedding
+    new = project(x, rows.T, self.lm.dtype)
+    return jnp.concatenate([self.lm.logits(x), new], axis=-1)
+
+  def __call__(
+      self,
+      images: Num[Array, 'b n t *rest'],
+      tokens: Int[Array, 'b l'],
+      image_index: Int[Array, 'b l'],
+  ) -> Float[Array, 'b l v']:
+    """Logits of the next token at every token."""
+    x, _ = self.read(self.see(images), tokens, image_index)
+    return self.logits(x)

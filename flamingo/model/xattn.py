@@ -1,0 +1,160 @@
+"""GATED XATTN-DENSE: the layers through which a frozen LM sees.
+
+Flamingo, section 2.2 and appendix A.1.2:
+
+  y = y + tanh(a_attn) * xattn(norm(y), latents of the image each token sees)
+  y = y + tanh(a_dense) * dense(norm(y))
+"""
+
+from flax import linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from flamingo.model.attention import (
+    attend, Dtype, FeedForward, Linear, Norm)
+
+
+def image_mask(
+    image_index: Int[Array, 'b l'], images: int, latents: int, sees: str
+) -> Bool[Array, 'b l m']:
+  """Which latents each token may look at (section 2.3).
+
+  Five tokens of one image of two latents, then another, after one of no image,
+  that is image_index = 0 1 1 2 2:
+
+    sees='last'        sees='all'
+      0 0 0 0            0 0 0 0
+      1 1 0 0            1 1 0 0
+      1 1 0 0            1 1 0 0
+      0 0 1 1            1 1 1 1
+      0 0 1 1            1 1 1 1
+
+  Args:
+    image_index: the image each token sees, from 1; 0 sees none.
+    images: number N of images.
+    latents: number R of latents an image.
+    sees: 'last' for the image of the index alone, 'all' for those before too
+      (an ablation of the paper, Table 10).
+  """
+  number = jnp.repeat(jnp.arange(1, images + 1), latents)[None, None]
+  index = image_index[:, :, None]
+  if sees == 'last':
+    return index == number
+  return index >= number
+
+
+class GatedCrossAttention(nn.Module):
+  """One gated cross-attention block with its dense half.
+
+  Attributes:
+    width: residual width D of the language model.
+    visual_width: width of the latents.
+    heads: attention heads (paper: D / 128).
+    head_dim: width of a head (paper: 128).
+    ff_hidden: width of the dense half (paper: 4 x D); 0 leaves the dense half
+      out (the paper's ablation 'vanilla xattn' has neither it nor gates).
+    activation: of the dense half (paper: squared_relu).
+    gated_ff: SwiGLU form (IDEFICS, with activation 'silu').
+    norm: 'layer' or 'rms' (IDEFICS) in front of both halves.
+    norm_visual: a norm on the latents too (paper, version 1).
+    norm_heads: RMS norm on each head's queries and keys (IDEFICS).
+    gate: 'tanh' of a scalar; 'vector' has one a channel; 'none' has no gate
+      (an ablation of the paper).
+    gate_init: value of tanh(gate) at the start. At the paper's 0 the model is
+      the frozen LM exactly.
+    ff_gate_init: likewise for the dense half; by default the same.
+    branch_scale: constant factor on both branches. The residual stream of a
+      pretrained LM can grow a hundredfold with depth; its RMS at this layer
+      makes a branch as large as what it is added to.
+    sees: 'last' or 'all', see `image_mask`.
+    dtype: type of matrix operands.
+  """
+
+  width: int
+  visual_width: int
+  heads: int
+  head_dim: int
+  ff_hidden: int
+  activation: str = 'squared_relu'
+  gated_ff: bool = False
+  norm: str = 'layer'
+  norm_visual: bool = True
+  norm_heads: bool = False
+  gate: str = 'tanh'
+  gate_init: float = 0.0
+  ff_gate_init: float | None = None
+  branch_scale: float = 1.0
+  sees: str = 'last'
+  dtype: Dtype = jnp.float32
+
+  def setup(self):
+    for name, known in (
+        ('gate', ('tanh', 'vector', 'none')), ('norm', ('layer', 'rms')),
+        ('sees', ('last', 'all'))):
+      if getattr(self, name) not in known:
+        raise ValueError(
+            f'{name}={getattr(self, name)!r} is no setting of a gated block. '
+            f'Choose one of {known}.')
+    self.norm_text = Norm(self.width, self.norm)
+    if self.norm_visual:
+      self.norm_latents = Norm(self.visual_width, self.norm)
+    heads = (self.heads, self.head_dim)
+    self.query = Linear((self.width,), heads, dtype=self.dtype)
+    self.key = Linear((self.visual_width,), heads, dtype=self.dtype)
+    self.value = Linear((self.visual_width,), heads, dtype=self.dtype)
+    if self.norm_heads:
+      self.norm_query = Norm(self.head_dim, 'rms')
+      self.norm_key = Norm(self.head_dim, 'rms')
+    self.out = Linear(heads, (self.width,), dtype=self.dtype)
+    if self.ff_hidden:
+      self.norm_ff = Norm(self.width, self.norm)
+      self.ff = FeedForward(
+          self.width, self.ff_hidden, self.activation, self.gated_ff,
+          dtype=self.dtype)
+    if self.gate != 'none':
+      shape = (self.width,) if self.gate == 'vector' else ()
+      gate = lambda name, value: self.param(
+          name, nn.initializers.constant(jnp.arctanh(value)), shape)
+      self.attn_gate = gate('attn_gate', self.gate_init)
+      if self.ff_hidden:
+        same = self.ff_gate_init is None
+        self.ff_gate = gate(
+            'ff_gate', self.gate_init if same else self.ff_gate_init)
+
+  def __call__(
+      self,
+      y: Float[Array, 'b l d'],
+      latents: Float[Array, 'b n r c'],
+      image_index: Int[Array, 'b l'],
+  ) -> Float[Array, 'b l d']:
+    """Adds to the residual stream what each token's image says.
+
+    Args:
+      y: residual stream of the language model.
+      latents: of the resampler, R for each of N images.
+      image_index: the image each token sees, from 1; 0 sees none, and its
+        cross-attention is exactly zero.
+    """
+    y = self._add(y, 'attn_gate', self._look(y, latents, image_index))
+    if self.ff_hidden:
+      y = self._add(y, 'ff_gate', self.ff(self.norm_ff(y)))
+    return y
+
+  def _look(self, y, latents, image_index):
+    b, n, r, c = latents.shape
+    if self.norm_visual:
+      latents = self.norm_latents(latents)
+    latents = latents.reshape(b, n * r, c)
+    query = self.query(self.norm_text(y))
+    key, value = self.key(latents), self.value(latents)
+    if self.norm_heads:
+      query, key = self.norm_query(query), self.norm_key(key)
+    mask = image_mask(image_index, n, r, self.sees)
+    return self.out(attend(query, key, value, mask))
+
+  def _add(self, y, gate, branch):
+    branch = branch * self.branch_scale
+    if self.gate == 'none':
+      return y + branch
+    strength = jnp.tanh(getattr(self, gate)).astype(jnp.float32)
+    return y + jnp.broadcast_to(strength, branch.shape) * branch

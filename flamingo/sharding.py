@@ -1,0 +1,21 @@
+"""Where arrays live: a mesh, and what is split over it."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def make_mesh() -> Mesh:
+  """All devices along one axis, `data`: each takes its share of every batch."""
+  # The default would be Explicit axes, which need shardings in every operation.
+  return jax.make_mesh(
+      (jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A whole copy on each device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def over_batch(mesh: Mesh) -> NamedSharding:
+  """Rows split over the devices."""
+  return NamedSharding(mesh, PartitionSpec('data'))

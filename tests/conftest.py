@@ -1,0 +1,115 @@
+"""Strict JAX, and the tiny Flamingo that most tests look at.
+
+Nothing of `flamingo` is imported before a fixture runs: pytest's option
+`--jaxtyping-packages` checks only what is imported after this file.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+# Set before the first array is made. A broadcast between ranks and a key used
+# twice are errors, and there are two devices to place things on.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_debug_key_reuse', True)
+jax.config.update('jax_num_cpu_devices', 2)
+
+
+def _random_params(model, *inputs, method=None, seed=0):
+  """Parameters of `model` with no leaf at a special value, gates open.
+
+  Zeros and ones, which norms, biases and gates start from, would hide that a
+  parameter is not used. And numpy makes them in no time, where compiling
+  `model.init` takes longer than the tests.
+  """
+  from flamingo import params as params_lib  # pylint: disable=g-import-not-at-top
+
+  shapes = jax.eval_shape(
+      functools.partial(model.init, method=method), jax.random.key(0), *inputs)
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    value = rng.normal(scale=0.3, size=leaf.shape)
+    if path[-1] == 'scale':
+      value = value + 1
+    if path[-1].endswith('_gate'):
+      value = value + 0.5 + np.sign(value)
+    return jax.numpy.asarray(value, leaf.dtype)
+
+  return params_lib.unflatten(
+      (path, draw(path, leaf))
+      for path, leaf in params_lib.flatten(shapes['params']))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+  """A Flamingo small enough to compile in seconds; most sizes are prime.
+
+  Attributes:
+    model: an LM of 5 layers with gated blocks before layers 1 and 3.
+    params: random in every leaf, gates open.
+    closed: the same with gates at zero.
+    images: features [2 3 2 7 23].
+    tokens: int32 [2 13], new tokens among them.
+    image_index: int32 [2 13]; the first row has text before its first image.
+    forward: jitted (params, images, tokens, image_index) to logits [2 13 261].
+  """
+
+  model: Any
+  params: dict
+  closed: dict
+  images: jax.Array
+  tokens: jax.Array
+  image_index: jax.Array
+  forward: Callable
+
+
+@pytest.fixture(scope='session')
+def random_params():
+  """(model, *inputs, method=None, seed=0) to parameters random in every leaf."""
+  return _random_params
+
+
+@pytest.fixture(scope='session')
+def tiny():
+  """The tiny Flamingo, see `Tiny`."""
+  # pylint: disable=g-import-not-at-top
+  from flamingo import params as params_lib
+  from flamingo.model.flamingo import Flamingo
+  from flamingo.model.lm import LM
+  from flamingo.model.resampler import PerceiverResampler
+  from flamingo.model.xattn import GatedCrossAttention
+
+  model = Flamingo(
+      lm=LM(
+          vocab_size=259, width=11, layers=5, heads=6, kv_heads=3, head_dim=4,
+          hidden=17),
+      resampler=PerceiverResampler(
+          visual_width=23, width=19, layers=2, latents=5, heads=3, head_dim=7,
+          ff_hidden=29, frames=3, project_input=True),
+      xattn=[
+          GatedCrossAttention(
+              width=11, visual_width=19, heads=2, head_dim=13, ff_hidden=31)
+          for _ in range(2)],
+      every=2, offset=1)
+  rng = np.random.default_rng(1)
+  images = rng.normal(size=(2, 3, 2, 7, 23)).astype(np.float32)
+  tokens = rng.integers(0, 259, (2, 13)).astype(np.int32)
+  index = np.asarray([
+      [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3],
+      [0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2]], np.int32)
+  begins = np.diff(index, prepend=0) > 0
+  tokens = np.where(begins, 259, tokens)  # the image tag
+  tokens = np.where(np.roll(begins, -1, 1), 260, tokens)  # the end of a chunk
+  inputs = tuple(map(jax.numpy.asarray, (images, tokens, index)))
+  params = _random_params(model, *inputs)
+  closed = params_lib.unflatten(
+      (path, 0 * leaf if path[-1].endswith('_gate') else leaf)
+      for path, leaf in params_lib.flatten(params))
+  forward = jax.jit(lambda params, *x: model.apply({'params': params}, *x))
+  return Tiny(model, params, closed, *inputs, forward)
