@@ -1,0 +1,139 @@
+"""Documents become batches, in an order that one integer says. The only grain.
+
+What step k trains on is a function of (seed, k): not of how many processes
+draw it, of what was drawn before, or of where a run was interrupted.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import zlib
+
+import grain
+import numpy as np
+
+from flamingo.data import encode
+from flamingo.data.tokenizer import Tokenizer
+from flamingo.types import Batch, Document
+
+Source = Callable[[np.random.Generator], Document]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+  """One member of the mixture.
+
+  Attributes:
+    name: for metrics and for its stream of chance.
+    source: draws a document.
+    weight: lambda, the weight of its mean loss a token (section 2.4).
+    batch_size: documents a step.
+    first_step: steps before this one train without it. Its rows stay in the
+      batch with nothing to learn, so that the step keeps its shape.
+    look_ahead: probability that text sees the image after it (p_next).
+  """
+
+  name: str
+  source: Source
+  weight: float = 1.0
+  batch_size: int
+  first_step: int = 0
+  look_ahead: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+  """The one shape of all batches.
+
+  Attributes:
+    length: L, tokens of a document; longer ones are cut at their end.
+    images: N, images of a document; more are an error.
+    image_shape: [T H W 3] of pixels or [T S D] of features.
+    image_dtype: of the images in a batch.
+    lookup: rows of the feature store to features, for documents whose images
+      are rows.
+  """
+
+  length: int
+  images: int
+  image_shape: tuple[int, ...]
+  image_dtype: np.typing.DTypeLike = np.float32
+  lookup: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def draw_batch(
+    dataset: Dataset, tokenizer: Tokenizer, layout: Layout, seed: int, step: int,
+    rows: range | None = None,
+) -> Batch:
+  """The batch of one dataset at one step, or some rows of it.
+
+  Every row has its own stream of chance, so two processes that draw half of
+  the rows each draw what one would.
+  """
+  name = zlib.crc32(dataset.name.encode())
+  examples = []
+  for row in rows if rows is not None else range(dataset.batch_size):
+    rng = np.random.default_rng((seed, name, step, row))
+    examples.append(encode.encode(
+        dataset.source(rng), tokenizer, max_images=layout.images,
+        look_ahead=rng.random() < dataset.look_ahead))
+  batch = encode.batch(
+      examples, length=layout.length, images=layout.images,
+      image_shape=layout.image_shape, image_dtype=layout.image_dtype,
+      pad_id=tokenizer.pad_id, lookup=layout.lookup)
+  if step < dataset.first_step:
+    batch = batch.replace(loss_mask=np.zeros_like(batch.loss_mask))
+  return batch
+
+
+def make_pipeline(
+    datasets: Sequence[Dataset],
+    tokenizer: Tokenizer,
+    layout: Layout,
+    *,
+    seed: int,
+    steps: int,
+    process: int = 0,
+    processes: int = 1,
+    threads: int = 1,
+) -> grain.DatasetIterator:
+  """An iterator over steps of {dataset name: batch}.
+
+  Its `get_state` and `set_state` are a checkpoint's view of it.
+
+  Args:
+    datasets: the mixture, of any length.
+    tokenizer: of the language model.
+    layout: shape of the batches.
+    seed: of the whole order.
+    steps: length.
+    process: number of this process; it draws its share of each batch.
+    processes: how many share each batch.
+    threads: how many steps are drawn at once, ahead of the training.
+
+  Raises:
+    ValueError: names occur twice, or a batch can't be shared evenly.
+  """
+  names = [dataset.name for dataset in datasets]
+  if len(set(names)) < len(names) or not names:
+    raise ValueError(f'A mixture needs datasets of different names, not {names}.')
+  for dataset in datasets:
+    if dataset.batch_size % processes:
+      raise ValueError(
+          f'{dataset.name} has batch_size={dataset.batch_size}, which '
+          f'{processes} processes cannot share evenly. Take a multiple.')
+
+  def draw(step: int) -> dict[str, Batch]:
+    batches = {}
+    for dataset in datasets:
+      share = dataset.batch_size // processes
+      rows = range(process * share, (process + 1) * share)
+      batches[dataset.name] = draw_batch(
+          dataset, tokenizer, layout, seed, step, rows)
+    return batches
+
+  options = grain.ReadOptions(
+      num_threads=threads, prefetch_buffer_size=2 * threads)
+  return iter(grain.MapDataset.range(steps).map(draw).to_iter_dataset(options))
+
+
+Pipeline = Iterator[dict[str, Batch]]

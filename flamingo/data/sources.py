@@ -1,0 +1,132 @@
+"""Sources: each draws documents of one kind, from a stream of chance."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+
+import numpy as np
+
+from flamingo.data import episodes
+from flamingo.data.easy_vqa import Question
+from flamingo.data.episodes import Episode, Gallery, Picture
+from flamingo.types import Chunk, Document
+
+
+# What stands between a picture and its caption: the paper's prompt.
+CAPTION = 'Output:'
+
+
+def question(text: str) -> str:
+  """A question behind a picture, up to where the answer begins."""
+  return f'Question: {text} Answer:'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Episodes:
+  """Concept episodes for training (see `episodes`).
+
+  Attributes:
+    gallery: emoji of the training split.
+    names: pools of made-up names by kind, 'single' and 'multi' (tokens).
+    images: pictures of an episode.
+    ways: least and most classes.
+    kind: what a class is: 'emoji', a 'subgroup' of Unicode, or 'lookalikes',
+      an emoji and those most alike to it.
+    alike: probability that binding classes come out of one subgroup.
+    multi: probability that names are of several tokens each.
+    learn_end: probability that an episode's `<EOC>` are learnt.
+  """
+
+  gallery: Gallery
+  names: Mapping[str, Sequence[str]]
+  images: int
+  ways: tuple[int, int] = (2, 5)
+  kind: str = 'emoji'
+  alike: float = 0.3
+  multi: float = 0.25
+  learn_end: float = 0.25
+
+  def __post_init__(self):
+    if self.kind not in ('emoji', 'subgroup', 'lookalikes'):
+      raise ValueError(
+          f"kind is 'emoji', 'subgroup' or 'lookalikes', but {self.kind!r} "
+          'came.')
+
+  def __call__(self, rng: np.random.Generator) -> Document:
+    ways = int(rng.integers(self.ways[0], self.ways[1] + 1))
+    if self.kind == 'emoji':
+      members = episodes.draw_binding(rng, self.gallery, ways, self.alike)
+    elif self.kind == 'subgroup':
+      members = episodes.draw_category(
+          rng, self.gallery.subgroups(least=6), ways)
+    else:
+      members = episodes.draw_lookalikes(rng, self.gallery.neighbours, ways)
+    pool = self.names['multi' if rng.random() < self.multi else 'single']
+    names = tuple(pool[i] for i in rng.choice(len(pool), ways, replace=False))
+    classes = tuple(int(c) for c in rng.integers(ways, size=self.images))
+    pictures = episodes.draw_pictures(
+        rng, members, classes, _styles(rng, self.images), self.gallery.views)
+    return episodes.to_document(
+        Episode(names, pictures, classes), self.gallery,
+        learn_end=rng.random() < self.learn_end)
+
+
+def _styles(rng: np.random.Generator, n: int) -> np.ndarray:
+  """Styles of n pictures: all one, each its own, or one and then the other."""
+  kind = rng.integers(4)
+  if kind < 2:
+    return np.full(n, kind)
+  if kind == 2:
+    return rng.integers(0, 2, n)
+  first = rng.integers(2)
+  return np.where(np.arange(n) < rng.integers(1, n), first, 1 - first)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pages:
+  """Pages of pictures, each followed by its real name; one picture a caption.
+
+  Attributes:
+    gallery: emoji of the training split.
+    images: least and most pictures; (1, 1) draws plain captions.
+    alike: probability that a page keeps to one subgroup.
+  """
+
+  gallery: Gallery
+  images: tuple[int, int] = (1, 1)
+  alike: float = 0.5
+
+  def __call__(self, rng: np.random.Generator) -> Document:
+    n = int(rng.integers(self.images[0], self.images[1] + 1))
+    members = episodes.draw_binding(rng, self.gallery, n, self.alike)
+    pictures = tuple(
+        Picture(m[0], int(s), int(rng.integers(self.gallery.views)))
+        for m, s in zip(members, rng.integers(0, 2, n)))
+    return [
+        Chunk(text=f'{CAPTION} {self.gallery.emoji[p.emoji].name}',
+              image=self.gallery.row(p))
+        for p in pictures]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Questions:
+  """Questions about pictures; a document has several, each with its picture.
+
+  Attributes:
+    questions: to draw from.
+    rows: row in the feature store of each question's picture.
+    images: questions of a document.
+  """
+
+  questions: Sequence[Question]
+  rows: Sequence[int]
+  images: int = 1
+
+  def __call__(self, rng: np.random.Generator) -> Document:
+    chunks = []
+    for i in rng.integers(len(self.questions), size=self.images):
+      asked = self.questions[i]
+      chunks.append(Chunk(
+          text=question(asked.question), image=np.int64(self.rows[i]),
+          learn=False, close=False))
+      chunks.append(Chunk(text=f' {asked.answer}'))
+    return chunks
