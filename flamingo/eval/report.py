@@ -1,0 +1,203 @@
+"""One HTML file that says what was trained and how well it does.
+
+It loads nothing: pictures, charts and style are in it. Figures come first, the
+numbers behind them after. No verdict is told by colour alone.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import os
+import pathlib
+
+from flamingo.eval import figures
+from flamingo.eval.curves import curves
+from flamingo.eval.figures import Row
+from flamingo.eval.gallery import Exhibit, Look, show_exhibits, show_looks
+from flamingo.eval.markup import join, Markup, page, tag
+
+# Fields of a row, and how the table calls them.
+_COLUMNS = {
+    field: field for field in (
+        'task', 'split', 'ways', 'shots', 'style', 'names', 'control', 'metric',
+        'value')
+} | {'stderr': 'standard error', 'n': 'n', 'seed': 'seed'}
+_NUMBERS = ('ways', 'shots', 'value', 'stderr', 'n', 'seed')
+
+_FEW_SHOT = (
+    'Names are made up for every prompt and bound to pictures by its '
+    'demonstrations alone, on emoji and names never trained on. Whiskers are '
+    '95 % intervals. Nearest centroid compares the same frozen features and '
+    'knows no language. Controls take away what the answer depends on; they '
+    'should fall to chance.')
+_CONTROLS = (
+    'Where something is missing that the answer depends on, a model that does '
+    'what is claimed can only guess. Distances from chance are in standard '
+    'errors of each control, with 95 % intervals; the grey band is what chance '
+    'gives 95 times in 100.')
+_ZERO_SHOT = (
+    'No demonstrations: the same text with its own picture, with another, with '
+    'a blank one. What is reached with a blank picture, the text gives away.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Goal:
+  """What was to be reached.
+
+  Attributes:
+    text: what is measured, as 'binding 2-way 4-shot, colour to line'.
+    value: what came out, a fraction; None if it was not measured.
+    target: what was asked for.
+    met: whether it was reached.
+  """
+
+  text: str
+  value: float | None
+  target: float
+  met: bool
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    summary: Sequence[str],
+    results: Sequence[Row],
+    metrics: Sequence[Mapping[str, float]],
+    goals: Sequence[Goal],
+    exhibits: Sequence[Exhibit],
+    looks: Sequence[Look],
+    facts: Mapping[str, str],
+    commands: Sequence[tuple[str, str]],
+) -> None:
+  """Writes the report. What there is nothing of is said or left out.
+
+  Args:
+    path: of the HTML file; it is replaced at once or not at all.
+    title: of the report.
+    summary: paragraphs that say what came out.
+    results: rows of `evaluate.evaluate`.
+    metrics: lines of the run's `metrics.jsonl`.
+    goals: what was to be reached.
+    exhibits: prompts and answers.
+    looks: attention maps.
+    facts: what was trained, on what, for how long.
+    commands: a sentence, and the command that does what it says.
+  """
+  sections = {
+      'Goals': goals and _goals(goals),
+      'Few-shot accuracy': _introduced(_FEW_SHOT, figures.few_shot(results)),
+      'Controls': _introduced(_CONTROLS, figures.controls(results)),
+      'What a picture is worth': _introduced(
+          _ZERO_SHOT, figures.zero_shot(results)),
+      'Training': curves(metrics),
+      'Prompts and answers': exhibits and show_exhibits(exhibits),
+      'Where words look': looks and show_looks(looks),
+      'All numbers': results and _table(results),
+      'What was trained': facts and _facts(facts),
+      'How to go on': commands and _commands(commands),
+  }
+  sections = {name: body for name, body in sections.items() if body}
+  document = page(
+      title,
+      tag('h1', title),
+      tag('div', *(tag('p', text) for text in summary), class_='lead'),
+      tag('nav', *(tag('a', name, href=f'#{_anchor(name)}')
+                   for name in sections)),
+      *(tag('section', tag('h2', name), body, id=_anchor(name))
+        for name, body in sections.items()))
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(document, encoding='utf-8')
+  partial.replace(path)
+
+
+def _anchor(name: str) -> str:
+  return name.lower().replace(' ', '-')
+
+
+def _introduced(text: str, body: Markup) -> Markup:
+  return join([tag('p', text), body])
+
+
+def _goals(goals: Sequence[Goal]) -> Markup:
+  rows = [
+      tag('tr',
+          tag('td', goal.text, class_='text'),
+          tag('td', _verdict(goal)),
+          tag('td', figures.show(None, goal.value), class_='number'),
+          tag('td', figures.show(None, goal.target), class_='number'),
+          tag('td', _meter(goal), class_='meter'))
+      for goal in goals]
+  met = sum(goal.met and goal.value is not None for goal in goals)
+  return join([
+      tag('p', f'{met} of {len(goals)} met. The upright stroke is the target.'),
+      _scrolling(('', '', 'result', 'target', ''), rows, numbers=(2, 3))])
+
+
+def _verdict(goal: Goal) -> Markup:
+  if goal.value is None:
+    return tag('span', '○ not measured', class_='verdict open')
+  if goal.met:
+    return tag('span', '✓ met', class_='verdict met')
+  return tag('span', '✗ missed', class_='verdict missed')
+
+
+def _meter(goal: Goal) -> Markup:
+  """The value as a bar of the whole, the target as a stroke across it."""
+  def part(fraction):
+    return f'{100 * min(max(fraction, 0.0), 1.0):.1f}%'
+
+  drawn = [tag('rect', y=4, width='100%', height=8, rx=2, fill='#eef0f3')]
+  if goal.value is not None:
+    drawn.append(tag(
+        'rect', y=4, width=part(goal.value), height=8, rx=2, fill_opacity=0.75,
+        class_='met' if goal.met else 'missed'))
+  drawn.append(tag(
+      'line', x1=part(goal.target), x2=part(goal.target), y1=0, y2=16,
+      stroke='#1f2730', stroke_width=2))
+  return tag('svg', *drawn, width='100%', height=16, aria_hidden='true')
+
+
+def _table(results: Sequence[Row]) -> Markup:
+  rows = [
+      tag('tr', *(
+          tag('td', _written(row, field),
+              class_='number' if field in _NUMBERS else None)
+          for field in _COLUMNS))
+      for row in results]
+  numbers = [i for i, field in enumerate(_COLUMNS) if field in _NUMBERS]
+  return tag(
+      'details', tag('summary', f'{len(rows)} results'),
+      _scrolling(_COLUMNS.values(), rows, numbers), open='' if len(rows) <= 40 else None)
+
+
+def _written(row: Row, field: str) -> str | Markup:
+  value = row.get(field)
+  if field in ('value', 'stderr'):
+    # The text is rounded, the element keeps all digits.
+    text = figures.show(row.get('metric'), value)
+    return tag('data', text, value=str(value))
+  if value is None:
+    return ''
+  return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def _scrolling(names, rows, numbers) -> Markup:
+  head = [tag('th', name, class_='number' if i in numbers else None)
+          for i, name in enumerate(names)]
+  return tag('div', tag(
+      'table', tag('thead', tag('tr', *head)), tag('tbody', *rows)),
+      class_='scroll')
+
+
+def _facts(facts: Mapping[str, str]) -> Markup:
+  return tag('dl', *(
+      tag(name, text) for pair in facts.items()
+      for name, text in zip(('dt', 'dd'), pair)))
+
+
+def _commands(commands: Sequence[tuple[str, str]]) -> Markup:
+  return join(
+      part for sentence, command in commands
+      for part in (tag('p', sentence), tag('pre', command)))
