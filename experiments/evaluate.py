@@ -1,0 +1,112 @@
+"""Few-shot evaluation of a checkpoint, and its report.
+
+  python -m experiments.evaluate --config=experiments/configs/fewshot.py \
+      --checkpoint=runs/quickstart
+
+Writes results.json and report.html into the checkpoint's folder. Run again, it
+goes on where it stopped, or only makes them anew.
+"""
+
+import json
+import pathlib
+import time
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+import ml_collections
+from ml_collections import config_flags
+
+from experiments import build
+from experiments import cells as cells_lib
+from experiments import data as data_lib
+from experiments import story
+from experiments import train as train_lib
+from flamingo import params as params_lib
+from flamingo.eval.decode import Predictor
+from flamingo.eval.evaluate import evaluate, Log
+from flamingo.train.checkpoint import Checkpointer, read_meta
+from flamingo.types import TrainState
+
+CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', None, 'A workdir of experiments.train.', required=True)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  train_lib.use_compilation_cache()
+  began = time.monotonic()
+  workdir = pathlib.Path(CHECKPOINT.value)
+  loaded = load(workdir)
+  config = CONFIG.value
+  log = Log(workdir / config.output / 'predictions.jsonl', {
+      'step': str(int(loaded.state.step)), 'pictures': loaded.pictures.fingerprint,
+      **loaded.frozen.fingerprints})
+  cells = cells_lib.build_cells(
+      config, loaded.pictures, loaded.frozen.tokenizer)
+  rows = evaluate(
+      cells, loaded.predictor, loaded.frozen.tokenizer,
+      loaded.pictures.features, log)
+  log.close()
+  results = workdir / 'results.json'
+  partial = results.with_suffix('.partial')
+  partial.write_text(
+      '[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
+  partial.replace(results)
+  story.tell(
+      workdir, loaded, config, cells, rows, log,
+      seconds=time.monotonic() - began)
+  print(f'{results} holds {len(rows)} numbers; look at {workdir}/report.html.')
+
+
+class Loaded:
+  """A trained model with all it needs to be asked something.
+
+  Attributes:
+    config: it was trained with.
+    frozen: its pretrained parts.
+    pictures: of its config.
+    model: the network.
+    state: as restored; its optimizer state is that of the checkpoint.
+    predictor: reads prompts.
+  """
+
+  def __init__(self, config, frozen, pictures, model, state):
+    self.config, self.frozen, self.pictures = config, frozen, pictures
+    self.model, self.state = model, state
+    self.predictor = Predictor(
+        model, params_lib.merge(state.trainable, state.frozen),
+        pictures.features, image_id=frozen.tokenizer.image_id,
+        pad_id=frozen.tokenizer.pad_id)
+
+
+def load(workdir: str | pathlib.Path) -> Loaded:
+  """Loads what `experiments.train` has written.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: other frozen parts or pictures are here than it was trained on.
+  """
+  directory = pathlib.Path(workdir) / 'checkpoints'
+  meta = read_meta(directory)
+  config = ml_collections.ConfigDict(meta['config'])
+  frozen = build.load_frozen(config)
+  pictures = data_lib.load_pictures(config, frozen)
+  model, fresh = train_lib.build_state(config, frozen, pictures)
+  optimizer = build.build_optimizer(config)
+  state = TrainState(
+      step=jnp.int32(0), trainable=fresh,
+      frozen=build.frozen_params(frozen, config.model.dtype),
+      opt_state=jax.eval_shape(optimizer.init, fresh))
+  checkpointer = Checkpointer(
+      directory, config=meta['config'], fingerprints=frozen.fingerprints)
+  state, _ = checkpointer.restore(state)
+  checkpointer.close()
+  return Loaded(config, frozen, pictures, model, state)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,157 @@
+"""Trains a config.
+
+  python -m experiments.train --config=experiments/configs/quickstart.py \
+      --workdir=runs/quickstart [--config.optimizer.learning_rate=3e-4 ...]
+
+Run the same command again to go on where it stopped.
+"""
+
+import functools
+import os
+import pathlib
+import shlex
+import sys
+import time
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+from ml_collections import config_flags
+import numpy as np
+
+from experiments import build
+from experiments import data as data_lib
+from flamingo import params as params_lib
+from flamingo import sharding
+from flamingo.data import pipeline
+from flamingo.train import loop
+from flamingo.train import step as step_lib
+from flamingo.train.checkpoint import Checkpointer
+from flamingo.types import TrainState
+
+CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder of checkpoints and metrics.', required=True)
+
+_KNOWN = (
+    'seed', 'steps', 'frozen', 'model', 'whitening', 'resampler', 'xattn',
+    'optimizer', 'data', 'mixture', 'layout', 'checkpoint_every', 'log_every',
+    'held_out_every')
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  use_compilation_cache()
+  train(CONFIG.value, WORKDIR.value)
+
+
+def train(config, workdir: str) -> TrainState:
+  """Trains `config` up to its last step, from what `workdir` holds."""
+  build.check_keys(config, _KNOWN, 'config')
+  began = time.monotonic()
+  print('Reading the frozen parts.', flush=True)
+  frozen = build.load_frozen(config)
+  pictures = data_lib.load_pictures(config, frozen)
+  model, fresh = build_state(config, frozen, pictures)
+  optimizer = build.build_optimizer(config)
+  mesh = sharding.make_mesh()
+  state = TrainState(
+      step=jnp.int32(0), trainable=fresh,
+      frozen=build.frozen_params(frozen, config.model.dtype),
+      opt_state=optimizer.init(fresh))
+  state = jax.device_put(state, sharding.replicated(mesh))
+  put = lambda batches: jax.device_put(batches, sharding.over_batch(mesh))
+
+  datasets = data_lib.build_mixture(config, pictures, frozen.tokenizer)
+  layout = build.call(
+      pipeline.Layout, config.layout, 'config.layout',
+      image_shape=(1,) + pictures.store.shape,
+      image_dtype=pictures.store.dtype, lookup=pictures.features)
+  batches = pipeline.make_pipeline(
+      datasets, frozen.tokenizer, layout, seed=config.seed, steps=config.steps)
+
+  weights = {dataset.name: dataset.weight for dataset in datasets}
+  step_fn = jax.jit(
+      step_lib.make_train_step(model, optimizer, weights), donate_argnums=0)
+  # Held out: other pictures under the same words.
+  held_out = pipeline.draw_batch(
+      held_out_dataset(config, pictures, frozen.tokenizer), frozen.tokenizer,
+      layout, seed=config.seed, step=0)
+  print(
+      f'{params_lib.count(fresh):,} trainable and '
+      f'{params_lib.count(state.frozen):,} frozen parameters on '
+      f'{mesh.size} device(s); ready after {time.monotonic() - began:.0f} s. '
+      'Compiling the step takes about 20 s.', flush=True)
+
+  checkpointer = Checkpointer(
+      pathlib.Path(workdir) / 'checkpoints', config=config.to_dict(),
+      fingerprints=frozen.fingerprints)
+  state = loop.train(
+      state=state, step_fn=step_fn, batches=batches, put=put,
+      checkpointer=checkpointer, directory=workdir, steps=config.steps,
+      checkpoint_every=config.checkpoint_every, log_every=config.log_every,
+      evaluators=[loop.Evaluator(
+          config.held_out_every, held_out_losses(model, put(held_out)))],
+      resume_command=resume_command())
+  checkpointer.close()
+  return state
+
+
+def build_state(config, frozen, pictures):
+  """The model, and first values of its trainables."""
+  rms = build.measure_residual_rms(frozen)
+  model = build.build_model(
+      config, frozen.lm, pictures.store.shape[1], residual_rms=rms)
+  fresh = build.init_trainable(model, pictures.store.shape, config.seed)
+  if config.model.new_tokens_like_words:
+    fresh['new_embedding'] = jnp.asarray(build.rows_like_words(frozen))
+  if config.whitening.width:
+    fresh['whitening'] = jax.tree.map(
+        jnp.asarray, data_lib.fit_whitening(pictures, config.whitening.width))
+  return model, fresh
+
+
+def held_out_dataset(config, pictures, tokenizer) -> pipeline.Dataset:
+  """Names of validation emoji, as pages: nothing of them was ever trained on."""
+  gallery = pictures.galleries['validation']
+  pages = data_lib.sources.Pages(gallery=gallery, images=(1, 1))
+  return pipeline.Dataset(name='held_out', source=pages, batch_size=32)
+
+
+def held_out_losses(model, batch):
+  """Measures the loss of a batch with its images, and with none seen."""
+
+  @functools.partial(jax.jit, static_argnames='blind')
+  def losses(trainable, frozen, blind):
+    index = jnp.zeros_like(batch.image_index) if blind else batch.image_index
+    return step_lib.weighted_loss(
+        model, trainable, frozen, {'held_out': batch.replace(image_index=index)},
+        {'held_out': 1.0})[0]
+
+  def measure(state):
+    seeing = float(losses(state.trainable, state.frozen, blind=False))
+    blind = float(losses(state.trainable, state.frozen, blind=True))
+    return {
+        'held_out/with_images': seeing, 'held_out/without_images': blind,
+        'held_out/difference': seeing - blind}
+
+  return measure
+
+
+def resume_command() -> str:
+  """The command that goes on with this run."""
+  return shlex.join(['python', '-m', 'experiments.train'] + sys.argv[1:])
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs on disk, unless the user says where or not."""
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    home = pathlib.Path.home() / '.cache' / 'flamingo' / 'jax'
+    jax.config.update('jax_compilation_cache_dir', str(home))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+
+
+if __name__ == '__main__':
+  app.run(main)
