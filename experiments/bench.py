@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from experiments import build
 from experiments import data as data_lib
-from experiments import train as train_lib
+from experiments import start
 from flamingo import params as params_lib
 from flamingo.data import pipeline
 from flamingo.train import step as step_lib
@@ -83,10 +83,11 @@ def step_flops(trainable, frozen, rows, length, images, places, targets):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  start.prepare()
   config = CONFIG.value
   frozen = build.load_frozen(config)
   pictures = data_lib.load_pictures(config, frozen)
-  model, trainable = train_lib.build_state(config, frozen, pictures)
+  model, trainable = start.build_state(config, frozen, pictures)
   optimizer = build.build_optimizer(config)
   state = TrainState(
       step=jnp.int32(0), trainable=trainable,
@@ -97,7 +98,8 @@ def main(argv):
   layout = build.call(
       pipeline.Layout, config.layout, 'config.layout',
       image_shape=(1,) + pictures.store.shape,
-      image_dtype=pictures.store.dtype, lookup=pictures.features)
+      image_dtype=pictures.store.dtype, lookup=pictures.features,
+      channels=config.whitening.width)
   batches = pipeline.make_pipeline(
       datasets, frozen.tokenizer, layout, seed=0, steps=10_000)
   batch = next(batches)

@@ -9,11 +9,12 @@ from experiments.data import name_pools, Pictures
 from flamingo.data.easy_vqa import ANSWERS
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.evaluate import Cell
-from flamingo.eval.fewshot import controlled
+from flamingo.eval.fewshot import controlled, CONTROLS
 from flamingo.eval.tasks import CaptionTask, EpisodeTask, QuestionTask
 
 _KNOWN = (
     'split', 'seed', 'n', 'output', 'captions', 'questions', 'families')
+_METRICS = ('accuracy', 'generation_accuracy')
 _FAMILY = (
     'task', 'style', 'ways', 'shots', 'controls', 'names', 'metric', 'beams')
 
@@ -34,11 +35,17 @@ def build_cells(
   tasks = _episode_tasks(config.split, pictures, tokenizer)
   cells = []
   for number, family in enumerate(config.families):
-    build.check_keys(family, _FAMILY, f'config.families[{number}]')
-    if family.task not in tasks:
-      raise ValueError(
-          f'config.families[{number}].task is {family.task!r}; there are '
-          f'{sorted(tasks)}.')
+    where = f'config.families[{number}]'
+    build.check_keys(family, _FAMILY, where)
+    # Said here, not hours later, when the cell's turn has come.
+    for field, values, known in (
+        ('task', (family.task,), tasks),
+        ('controls', family.get('controls', (None,)), (None, *CONTROLS)),
+        ('metric', (family.get('metric', 'accuracy'),), _METRICS)):
+      for value in values:
+        if value not in known:
+          raise ValueError(
+              f'{where}.{field} has {value!r}; there are {list(known)}.')
     cells += _family_cells(config, family, tasks[family.task], pictures)
   cells += _caption_cells(config, pictures)
   cells += _question_cells(config, pictures)

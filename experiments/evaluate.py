@@ -21,8 +21,8 @@ from ml_collections import config_flags
 from experiments import build
 from experiments import cells as cells_lib
 from experiments import data as data_lib
+from experiments import start
 from experiments import story
-from experiments import train as train_lib
 from flamingo import params as params_lib
 from flamingo.eval.decode import Predictor
 from flamingo.eval.evaluate import evaluate, Log
@@ -37,7 +37,7 @@ CHECKPOINT = flags.DEFINE_string(
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  train_lib.use_compilation_cache()
+  start.prepare()
   began = time.monotonic()
   workdir = pathlib.Path(CHECKPOINT.value)
   loaded = load(workdir)
@@ -95,7 +95,7 @@ def load(workdir: str | pathlib.Path) -> Loaded:
   config = ml_collections.ConfigDict(meta['config'])
   frozen = build.load_frozen(config)
   pictures = data_lib.load_pictures(config, frozen)
-  model, fresh = train_lib.build_state(config, frozen, pictures)
+  model, fresh = start.build_state(config, frozen, pictures)
   optimizer = build.build_optimizer(config)
   state = TrainState(
       step=jnp.int32(0), trainable=fresh,

@@ -89,7 +89,9 @@ def _beside_centroid(rows: Sequence[dict], cell: dict) -> list[float]:
 def _controls(rows: Sequence[dict]) -> list[float]:
   """Distances from chance of every control, in standard errors."""
   distances = [
-      abs(row['value'] - 1 / row['ways']) / row['stderr'] for row in rows
+      # All right or all wrong, there is no error, and it is as far as can be.
+      abs(row['value'] - 1 / row['ways']) / (row['stderr'] or 1e-9)
+      for row in rows
       if row['ways'] and row['control'] in (
           'shuffled_labels', 'shuffled_images', 'blank_images', 'blank_query')]
   if not distances:

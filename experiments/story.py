@@ -96,15 +96,14 @@ def _exhibits(cell: Cell, log: Log, loaded, right=3, wrong=3) -> list[Exhibit]:
 
 def _looks(cell: Cell, loaded) -> list[Look]:
   """Which places of some queries their answers depend on."""
-  looks = []
-  for trial in cell.trials()[:_LOOKS]:
-    maps = relevance(
-        loaded.predictor, trial, loaded.frozen.tokenizer,
-        blank=loaded.pictures.blank)
-    looks.append(Look(
-        picture=loaded.pictures.drawings[trial.query.image](),
-        words=[trial.query.answer], maps=maps[None]))
-  return looks
+  trials = cell.trials()[:_LOOKS]
+  maps = relevance(
+      loaded.predictor, trials, loaded.frozen.tokenizer,
+      blank=loaded.pictures.blank)
+  return [
+      Look(picture=loaded.pictures.drawings[trial.query.image](),
+           words=[trial.query.answer], maps=one[None])
+      for trial, one in zip(trials, maps)]
 
 
 def _facts(loaded, metrics, seconds: float) -> dict[str, str]:

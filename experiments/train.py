@@ -7,7 +7,6 @@ Run the same command again to go on where it stopped.
 """
 
 import functools
-import os
 import pathlib
 import shlex
 import sys
@@ -18,10 +17,10 @@ from absl import flags
 import jax
 import jax.numpy as jnp
 from ml_collections import config_flags
-import numpy as np
 
 from experiments import build
 from experiments import data as data_lib
+from experiments import start
 from flamingo import params as params_lib
 from flamingo import sharding
 from flamingo.data import pipeline
@@ -43,7 +42,7 @@ _KNOWN = (
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  use_compilation_cache()
+  start.prepare()
   train(CONFIG.value, WORKDIR.value)
 
 
@@ -54,7 +53,7 @@ def train(config, workdir: str) -> TrainState:
   print('Reading the frozen parts.', flush=True)
   frozen = build.load_frozen(config)
   pictures = data_lib.load_pictures(config, frozen)
-  model, fresh = build_state(config, frozen, pictures)
+  model, fresh = start.build_state(config, frozen, pictures)
   optimizer = build.build_optimizer(config)
   mesh = sharding.make_mesh()
   state = TrainState(
@@ -68,7 +67,8 @@ def train(config, workdir: str) -> TrainState:
   layout = build.call(
       pipeline.Layout, config.layout, 'config.layout',
       image_shape=(1,) + pictures.store.shape,
-      image_dtype=pictures.store.dtype, lookup=pictures.features)
+      image_dtype=pictures.store.dtype, lookup=pictures.features,
+      channels=config.whitening.width)
   batches = pipeline.make_pipeline(
       datasets, frozen.tokenizer, layout, seed=config.seed, steps=config.steps)
 
@@ -97,20 +97,6 @@ def train(config, workdir: str) -> TrainState:
       resume_command=resume_command())
   checkpointer.close()
   return state
-
-
-def build_state(config, frozen, pictures):
-  """The model, and first values of its trainables."""
-  rms = build.measure_residual_rms(frozen)
-  model = build.build_model(
-      config, frozen.lm, pictures.store.shape[1], residual_rms=rms)
-  fresh = build.init_trainable(model, pictures.store.shape, config.seed)
-  if config.model.new_tokens_like_words:
-    fresh['new_embedding'] = jnp.asarray(build.rows_like_words(frozen))
-  if config.whitening.width:
-    fresh['whitening'] = jax.tree.map(
-        jnp.asarray, data_lib.fit_whitening(pictures, config.whitening.width))
-  return model, fresh
 
 
 def held_out_dataset(config, pictures, tokenizer) -> pipeline.Dataset:
@@ -143,14 +129,6 @@ def held_out_losses(model, batch):
 def resume_command() -> str:
   """The command that goes on with this run."""
   return shlex.join(['python', '-m', 'experiments.train'] + sys.argv[1:])
-
-
-def use_compilation_cache() -> None:
-  """Keeps compiled programs on disk, unless the user says where or not."""
-  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    home = pathlib.Path.home() / '.cache' / 'flamingo' / 'jax'
-    jax.config.update('jax_compilation_cache_dir', str(home))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
 
 
 if __name__ == '__main__':

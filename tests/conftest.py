@@ -27,7 +27,7 @@ def _random_params(model, *inputs, method=None, seed=0):
   parameter is not used. And numpy makes them in no time, where compiling
   `model.init` takes longer than the tests.
   """
-  from flamingo import params as params_lib  # pylint: disable=g-import-not-at-top
+  from flamingo import params as params_lib
 
   shapes = jax.eval_shape(
       functools.partial(model.init, method=method), jax.random.key(0), *inputs)
@@ -76,9 +76,25 @@ def random_params():
 
 
 @pytest.fixture(scope='session')
+def quick_jit():
+  """`jax.jit` that compiles fast: of tiny models that is nearly all there is."""
+  return functools.partial(jax.jit, compiler_options={
+      'xla_backend_optimization_level': 0,
+      'xla_llvm_disable_expensive_passes': True})
+
+
+@pytest.fixture(scope='session')
+def run(quick_jit):
+  """(module, params, *inputs) to the output in numpy."""
+  apply = quick_jit(
+      lambda module, params, *x: module.apply({'params': params}, *x),
+      static_argnums=0)
+  return lambda *args: jax.device_get(apply(*args))
+
+
+@pytest.fixture(scope='session')
 def tiny():
   """The tiny Flamingo, see `Tiny`."""
-  # pylint: disable=g-import-not-at-top
   from flamingo import params as params_lib
   from flamingo.model.flamingo import Flamingo
   from flamingo.model.lm import LM
@@ -92,10 +108,10 @@ def tiny():
       resampler=PerceiverResampler(
           visual_width=23, width=19, layers=2, latents=5, heads=3, head_dim=7,
           ff_hidden=29, frames=3, project_input=True),
-      xattn=[
+      xattn=tuple(
           GatedCrossAttention(
               width=11, visual_width=19, heads=2, head_dim=13, ff_hidden=31)
-          for _ in range(2)],
+          for _ in range(2)),
       every=2, offset=1)
   rng = np.random.default_rng(1)
   images = rng.normal(size=(2, 3, 2, 7, 23)).astype(np.float32)

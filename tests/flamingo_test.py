@@ -2,7 +2,7 @@
 
 from flamingo import params as params_lib
 from flamingo.model.attention import Linear
-from flamingo.model.flamingo import Flamingo, gated_layers
+from flamingo.model.flamingo import gated_layers
 from flamingo.model.lm import LM
 from flax import linen as nn
 import jax
@@ -57,7 +57,8 @@ def test_new_tokens_are_rows_behind_the_vocabulary_bit_for_bit(tiny, bare):
 
 
 def test_an_untied_head_gets_rows_of_its_own(tiny, bare, random_params):
-  model = tiny.model.clone(lm=tiny.model.lm.clone(tied=False, layers=1), xattn=())
+  model = tiny.model.clone(
+      lm=tiny.model.lm.clone(tied=False, layers=1), xattn=())
   inputs = tiny.images, tiny.tokens, tiny.image_index
   params = random_params(model, *inputs)
   longer = model.lm.clone(vocab_size=VOCAB + 2)
@@ -137,12 +138,11 @@ def test_deleting_the_new_modules_restores_the_language_model(
 
 
 def test_logits_do_not_depend_on_what_comes_later(tiny, logits):
-  length = tiny.tokens.shape[1]
-  for t in range(length):
+  place = np.broadcast_to(np.arange(tiny.tokens.shape[1]), tiny.tokens.shape)
+  for t in place[0]:
     edited = tiny.tokens.at[:, t].set((tiny.tokens[:, t] + 1) % VOCAB)
     after = tiny.forward(tiny.params, tiny.images, edited, tiny.image_index)
-    np.testing.assert_array_equal(
-        _changed(logits, after), np.arange(length)[None] >= t + np.zeros((2, 1)))
+    np.testing.assert_array_equal(_changed(logits, after), place >= t)
 
 
 def test_text_before_the_first_image_cannot_see_it(tiny, logits):
@@ -323,9 +323,10 @@ def test_pixels_give_what_their_cached_features_give(tiny, seeing):
   np.testing.assert_allclose(run(pixels), run(features), rtol=1e-4, atol=1e-5)
   assert _changed(run(pixels), run(255 - pixels)).any()
   # The encoder need not be there once the features are.
-  np.testing.assert_array_equal(
+  np.testing.assert_allclose(
       run(features), tiny.forward(
-          tiny.params, features, tiny.tokens, tiny.image_index))
+          tiny.params, features, tiny.tokens, tiny.image_index),
+      rtol=1e-4, atol=1e-5)
 
 
 def test_the_vision_encoder_is_frozen_and_its_tree_drops_in(tiny, seeing):
@@ -369,11 +370,3 @@ def test_the_width_of_the_features_must_be_the_resamplers(tiny):
   resampler = tiny.model.resampler.clone(project_input=False)
   with pytest.raises(ValueError, match='Set `project_input=True`'):
     _build(tiny.model.clone(resampler=resampler), tiny.images, tiny)
-
-
-def test_a_model_is_a_plain_value(tiny):
-  """Two models of one configuration are one to `jit`."""
-  again = Flamingo(**{
-      name: getattr(tiny.model, name) for name in (
-          'lm', 'resampler', 'xattn', 'every', 'offset', 'new_tokens')})
-  assert again == tiny.model and hash(again) == hash(tiny.model)

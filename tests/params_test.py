@@ -9,7 +9,8 @@ import pytest
 @pytest.fixture
 def tree():
   return {
-      'xattn_0': {'query': {'kernel': np.ones((3, 5))}, 'attn_gate': np.ones(())},
+      'xattn_0': {
+          'query': {'kernel': np.ones((3, 5))}, 'attn_gate': np.ones(())},
       'lm': {'embed': {'embedding': np.ones((7, 3))}},
       'vision': {'stem': np.ones(2)},
       'resampler': {'latent': np.ones((11, 3))},
@@ -53,7 +54,8 @@ def test_merge_is_the_inverse_of_split(tree, chosen):
   first, second = params_lib.split(tree, chosen)
   _same(params_lib.merge(first, second), tree)
   _same(params_lib.merge(second, first), tree)
-  assert params_lib.count(first) + params_lib.count(second) == params_lib.count(tree)
+  count = params_lib.count
+  assert count(first) + count(second) == count(tree)
 
 
 def test_merge_changes_neither_of_its_trees(tree):

@@ -23,11 +23,6 @@ def _visual(frames=2, places=7, width=VISUAL):
   return jnp.asarray(rng.normal(size=(2, frames, places, width)), jnp.float32)
 
 
-def _run(resampler, params, visual):
-  return np.asarray(
-      jax.jit(lambda p, x: resampler.apply({'params': p}, x))(params, visual))
-
-
 @pytest.fixture(scope='module')
 def params(random_params):
   return random_params(_resampler(), _visual())
@@ -35,47 +30,47 @@ def params(random_params):
 
 @pytest.mark.parametrize('frames, places', [(1, 1), (1, 7), (3, 2), (11, 5)])
 def test_any_number_of_frames_and_places_becomes_r_latents(
-    params, frames, places
+    params, frames, places, run
 ):
-  out = _run(_resampler(), params, _visual(frames, places))
+  out = run(_resampler(), params, _visual(frames, places))
   assert out.shape == (2, R, WIDTH)
   assert np.isfinite(out).all()
 
 
-def test_frames_have_an_order(params):
+def test_frames_have_an_order(params, run):
   visual = _visual()
-  out = _run(_resampler(), params, visual)
-  assert np.abs(_run(_resampler(), params, visual[:, ::-1]) - out).max() > 0.01
+  out = run(_resampler(), params, visual)
+  assert np.abs(run(_resampler(), params, visual[:, ::-1]) - out).max() > 0.01
 
 
-def test_places_have_none_but_what_the_encoder_says(params):
+def test_places_have_none_but_what_the_encoder_says(params, run):
   visual = _visual()
   order = np.random.default_rng(0).permutation(visual.shape[2])
   np.testing.assert_allclose(
-      _run(_resampler(), params, visual[:, :, order]),
-      _run(_resampler(), params, visual), rtol=1e-4, atol=1e-5)
+      run(_resampler(), params, visual[:, :, order]),
+      run(_resampler(), params, visual), rtol=1e-4, atol=1e-5)
 
 
-def test_without_time_embeddings_frames_are_places(random_params):
+def test_without_time_embeddings_frames_are_places(random_params, run):
   resampler, visual = _resampler(frames=0), _visual()
   params = random_params(resampler, visual)
   assert 'time' not in params
-  out = _run(resampler, params, visual)
+  out = run(resampler, params, visual)
   for same in visual[:, ::-1], visual.reshape(2, 1, -1, VISUAL):
     np.testing.assert_allclose(
-        _run(resampler, params, same), out, rtol=1e-4, atol=1e-5)
+        run(resampler, params, same), out, rtol=1e-4, atol=1e-5)
 
 
-def test_rows_of_a_batch_do_not_meet(params):
+def test_rows_of_a_batch_do_not_meet(params, run):
   visual = _visual()
-  before = _run(_resampler(), params, visual)
-  after = _run(_resampler(), params, visual.at[1].set(0.0))
+  before = run(_resampler(), params, visual)
+  after = run(_resampler(), params, visual.at[1].set(0.0))
   np.testing.assert_array_equal(before[0], after[0])
   assert np.abs(before[1] - after[1]).max() > 0.01
 
 
-def test_latents_differ_from_one_another(params):
-  out = _run(_resampler(), params, _visual())[0]
+def test_latents_differ_from_one_another(params, run):
+  out = run(_resampler(), params, _visual())[0]
   assert len(np.unique(out.round(2), axis=0)) == R
 
 
@@ -115,7 +110,7 @@ def test_one_time_serves_any_number_of_frames():
     (dict(dtype=jnp.bfloat16), set(), set()),
 ])
 def test_every_switch_builds_and_every_parameter_is_used(
-    random_params, switches, adds, lacks
+    random_params, switches, adds, lacks, quick_jit
 ):
   resampler, visual = _resampler(**switches), _visual()
   params = random_params(resampler, visual)
@@ -127,7 +122,7 @@ def test_every_switch_builds_and_every_parameter_is_used(
     assert out.shape == (2, R, resampler.width) and out.dtype == jnp.float32
     return (out**3).mean()
 
-  for path, gradient in params_lib.flatten(jax.jit(jax.grad(loss))(params)):
+  for path, gradient in params_lib.flatten(quick_jit(jax.grad(loss))(params)):
     assert np.isfinite(gradient).all() and np.any(gradient), path
 
 
@@ -138,7 +133,7 @@ def test_the_feed_forward_is_four_times_as_wide_unless_told():
   assert up.shape == (WIDTH, 4 * WIDTH)
 
 
-def test_head_norms_act_on_each_head(random_params):
+def test_head_norms_act_on_each_head(random_params, run):
   resampler = _resampler(norm_heads=True)
   params = random_params(resampler, _visual())
   assert params['layer_0']['norm_query']['scale'].shape == (7,)
@@ -146,7 +141,7 @@ def test_head_norms_act_on_each_head(random_params):
   louder = {**params, 'layer_0': {**params['layer_0'], 'query': {
       'kernel': 9 * params['layer_0']['query']['kernel']}}}
   np.testing.assert_allclose(
-      _run(resampler, louder, _visual()), _run(resampler, params, _visual()),
+      run(resampler, louder, _visual()), run(resampler, params, _visual()),
       rtol=1e-2, atol=1e-2)
 
 

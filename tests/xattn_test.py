@@ -42,11 +42,6 @@ def _inputs():
   return draw(B, L, WIDTH), draw(B, N, R, VISUAL), INDEX
 
 
-def _run(block, params, *inputs):
-  return np.asarray(
-      jax.jit(lambda p, *x: block.apply({'params': p}, *x))(params, *inputs))
-
-
 def _changed(before, after):
   return np.any(before != after, axis=-1)
 
@@ -84,29 +79,33 @@ def test_an_index_need_not_rise():
 
 
 @pytest.mark.parametrize('sees', ['last', 'all'])
-def test_an_image_changes_only_the_tokens_that_see_it(random_params, sees):
+def test_an_image_changes_only_the_tokens_that_see_it(random_params, sees, run):
   block = _block(sees=sees)
   y, latents, index = _inputs()
   params = random_params(block, y, latents, index)
-  before = _run(block, params, y, latents, index)
+  before = run(block, params, y, latents, index)
   for image in range(1, N + 1):
     other = latents.at[:, image - 1].multiply(-3.0)
-    after = _run(block, params, y, other, index)
+    after = run(block, params, y, other, index)
     sees_it = index == image if sees == 'last' else index >= image
     np.testing.assert_array_equal(_changed(before, after), sees_it)
 
 
 @pytest.mark.parametrize('sees', ['last', 'all'])
-def test_a_token_without_an_image_gets_exactly_nothing(random_params, sees):
+def test_a_token_without_an_image_gets_exactly_nothing(
+    random_params, sees, run
+):
   block = _block(sees=sees, ff_hidden=0)  # the dense half needs no image
   y, latents, index = _inputs()
   params = random_params(block, y, latents, index)
-  out = _run(block, params, y, latents, index)
+  out = run(block, params, y, latents, index)
   np.testing.assert_array_equal(_changed(y, out), index > 0)
 
 
 @pytest.mark.parametrize('sees', ['last', 'all'])
-def test_a_token_without_an_image_has_no_influence(random_params, sees):
+def test_a_token_without_an_image_has_no_influence(
+    random_params, sees, quick_jit
+):
   block = _block(sees=sees)
   y, latents, index = _inputs()
   params = random_params(block, y, latents, index)
@@ -115,7 +114,7 @@ def test_a_token_without_an_image_has_no_influence(random_params, sees):
     out = block.apply({'params': params}, y, latents, index)
     return jnp.where(index[:, :, None] == 0, out**2, 0).sum()
 
-  d_params, d_latents = jax.jit(jax.grad(blind, (0, 1)))(params, latents)
+  d_params, d_latents = quick_jit(jax.grad(blind, (0, 1)))(params, latents)
   np.testing.assert_array_equal(d_latents, 0)
   for path, gradient in params_lib.flatten(d_params):
     looks = path[0] in (
@@ -125,7 +124,7 @@ def test_a_token_without_an_image_has_no_influence(random_params, sees):
 
 
 @pytest.mark.parametrize('sees', ['last', 'all'])
-def test_padded_images_change_nothing(random_params, sees):
+def test_padded_images_change_nothing(random_params, sees, run):
   block = _block(sees=sees)
   y, latents, index = _inputs()
   params = random_params(block, y, latents, index)
@@ -133,21 +132,23 @@ def test_padded_images_change_nothing(random_params, sees):
     padded = jnp.pad(
         latents, ((0, 0), (0, 4), (0, 0), (0, 0)), constant_values=padding)
     np.testing.assert_allclose(
-        _run(block, params, y, padded, index),
-        _run(block, params, y, latents, index), rtol=1e-5, atol=1e-5)
+        run(block, params, y, padded, index),
+        run(block, params, y, latents, index), rtol=1e-5, atol=1e-5)
 
 
-def test_latents_of_one_image_have_no_order(random_params):
+def test_latents_of_one_image_have_no_order(random_params, run):
   block = _block()
   y, latents, index = _inputs()
   params = random_params(block, y, latents, index)
   np.testing.assert_allclose(
-      _run(block, params, y, latents[:, :, ::-1], index),
-      _run(block, params, y, latents, index), rtol=1e-4, atol=1e-5)
+      run(block, params, y, latents[:, :, ::-1], index),
+      run(block, params, y, latents, index), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', SWITCHES)
-def test_every_switch_builds_and_every_parameter_is_used(random_params, name):
+def test_every_switch_builds_and_every_parameter_is_used(
+    random_params, name, quick_jit
+):
   block = _block(**SWITCHES[name])
   inputs = _inputs()
   params = random_params(block, *inputs)
@@ -157,7 +158,7 @@ def test_every_switch_builds_and_every_parameter_is_used(random_params, name):
     assert out.shape == (B, L, WIDTH) and out.dtype == jnp.float32
     return (out**3).mean()
 
-  for path, gradient in params_lib.flatten(jax.jit(jax.grad(loss))(params)):
+  for path, gradient in params_lib.flatten(quick_jit(jax.grad(loss))(params)):
     assert np.isfinite(gradient).all() and np.any(gradient), path
 
 
@@ -187,44 +188,54 @@ def test_rms_norms_have_no_offset_and_swiglu_has_three_kernels():
 
 
 @pytest.mark.parametrize('gate', ['tanh', 'vector'])
-def test_a_fresh_block_is_the_identity(gate):
+def test_a_fresh_block_is_the_identity(gate, run):
   block, inputs = _block(gate=gate), _inputs()
   params = block.init(jax.random.key(0), *inputs)['params']
-  np.testing.assert_array_equal(_run(block, params, *inputs), inputs[0])
+  np.testing.assert_array_equal(run(block, params, *inputs), inputs[0])
 
 
-def test_a_gate_starts_at_the_strength_it_is_given():
-  init = jax.jit(  # what isn't returned isn't computed
-      lambda: _block(gate_init=0.3, gate='vector').init(
-          jax.random.key(0), *_inputs())['params']['ff_gate'])
-  np.testing.assert_allclose(np.tanh(init()), np.full(WIDTH, 0.3), rtol=1e-5)
+@pytest.mark.parametrize('given, attn, ff', [
+    (dict(gate_init=0.3), 0.3, 0.3),
+    (dict(gate_init=0.3, ff_gate_init=0.1), 0.3, 0.1),
+    (dict(ff_gate_init=0.1), 0.0, 0.1),
+    (dict(gate_init=0.3, ff_gate_init=0.0), 0.3, 0.0),
+])
+def test_gates_start_at_the_strength_they_are_given(given, attn, ff):
+  def gates():  # what isn't returned isn't computed
+    params = _block(gate='vector', **given).init(
+        jax.random.key(0), *_inputs())['params']
+    return params['attn_gate'], params['ff_gate']
+
+  strengths = np.tanh(jax.jit(gates)())
+  np.testing.assert_allclose(
+      strengths, np.ones((2, WIDTH)) * [[attn], [ff]], rtol=1e-5)
 
 
-def test_equal_gates_of_all_channels_are_one_gate(random_params):
+def test_equal_gates_of_all_channels_are_one_gate(random_params, run):
   inputs = _inputs()
   params = random_params(_block(), *inputs)
   one_a_channel = {
       name: jnp.full(WIDTH, leaf) if name.endswith('_gate') else leaf
       for name, leaf in params.items()}
   np.testing.assert_allclose(
-      _run(_block(gate='vector'), one_a_channel, *inputs),
-      _run(_block(), params, *inputs), rtol=1e-6)
+      run(_block(gate='vector'), one_a_channel, *inputs),
+      run(_block(), params, *inputs), rtol=1e-6)
 
 
-def test_no_gate_is_a_gate_that_is_wide_open(random_params):
+def test_no_gate_is_a_gate_that_is_wide_open(random_params, run):
   inputs = _inputs()
   params = random_params(_block(gate='none'), *inputs)
   wide = jnp.float32(99.0)  # tanh(99) = 1
   np.testing.assert_allclose(
-      _run(_block(), params | {'attn_gate': wide, 'ff_gate': wide}, *inputs),
-      _run(_block(gate='none'), params, *inputs), rtol=1e-6)
+      run(_block(), params | {'attn_gate': wide, 'ff_gate': wide}, *inputs),
+      run(_block(gate='none'), params, *inputs), rtol=1e-6)
 
 
-def test_a_scaled_branch_is_a_scaled_gate(random_params):
+def test_a_scaled_branch_is_a_scaled_gate(random_params, run):
   # Without the dense half, which sees what the first half has added.
   inputs = _inputs()
   params = random_params(_block(ff_hidden=0), *inputs)
-  added = lambda scale: _run(
+  added = lambda scale: run(
       _block(ff_hidden=0, branch_scale=scale), params, *inputs) - inputs[0]
   np.testing.assert_allclose(added(7.0), 7 * added(1.0), rtol=1e-4, atol=1e-4)
 

@@ -29,23 +29,21 @@ def get_config():
       captions=256,
       questions=400,
       families=tuple(D(family) for family in (
-          line | dict(ways=2, shots=(0, 1, 2, 4, 8), controls=(None, 'blank_query')),
-          line | dict(ways=5, shots=(0, 1, 2, 4), controls=(None, 'blank_query')),
+          line | dict(
+              ways=2, shots=(0, 1, 2, 4, 8), controls=(None, 'blank_query')),
+          line | dict(
+              ways=5, shots=(0, 1, 2, 4), controls=(None, 'blank_query')),
           line | dict(ways=2, shots=(4,), controls=CONTROLS),
           line | dict(ways=5, shots=(1,), controls=CONTROLS),
           line | dict(ways=5, shots=(1,), names='multi'),
           line | dict(ways=5, shots=(1,), metric='generation_accuracy'),
-          same | dict(ways=2, shots=(1, 2, 4)),
-          same | dict(ways=5, shots=(1, 2, 4)),
+          same | dict(ways=5, shots=(1,)),
           line | dict(task='openmoji_binding_subgroup', ways=5, shots=(1,)),
           category | dict(
               ways=2, shots=(0, 1, 2, 4, 8), controls=(None, 'blank_query')),
           category | dict(
-              ways=5, shots=(0, 1, 2, 4, 8), controls=(None, 'blank_query')),
-          category | dict(
-              ways=2, shots=(4,), controls=CONTROLS),
-          category | dict(
-              ways=5, shots=(1,), controls=CONTROLS),
-          category | dict(style='colour_to_line', ways=5, shots=(1, 4)),
+              ways=5, shots=(0, 1, 2, 4), controls=(None, 'blank_query')),
+          category | dict(ways=2, shots=(4,), controls=CONTROLS),
+          category | dict(ways=5, shots=(1,), controls=CONTROLS),
       )),
   ))

@@ -5,6 +5,9 @@ of the query's features at a time is replaced by that of a blank picture, and th
 loss in log-likelihood of the true answer is its relevance.
 """
 
+from collections.abc import Sequence
+import dataclasses
+
 from jaxtyping import Float
 import numpy as np
 
@@ -14,35 +17,47 @@ from flamingo.eval.fewshot import candidate_tokens, to_prompt, Trial
 
 
 def relevance(
-    predictor: Predictor, trial: Trial, tokenizer: Tokenizer, *, blank: int
-) -> Float[np.ndarray, 'side side']:
-  """Relevance of each place of the query's grid to the true answer.
+    predictor: Predictor,
+    trials: Sequence[Trial],
+    tokenizer: Tokenizer,
+    *,
+    blank: int,
+) -> list[Float[np.ndarray, 'side side']]:
+  """Relevance of each place of a query's grid to the true answer.
 
   Args:
     predictor: the model.
-    trial: a prompt with candidates.
+    trials: prompts with candidates.
     tokenizer: of the language model.
     blank: row of the grey picture in the feature store.
 
   Returns:
-    Nats that the answer loses among the candidates when the place is hidden;
-    0 where it loses none.
+    for each trial, nats that the answer loses among the candidates when the
+    place is hidden; 0 where it loses none.
   """
-  seen, nothing = np.asarray(
-      predictor.features(np.asarray([trial.query.image, blank])))
-  prompt = to_prompt(trial, tokenizer)
-  answer = trial.candidates.index(trial.query.answer)
-  ids = candidate_tokens(trial.candidates, tokenizer)
-  variants = [seen]
-  for place in range(len(seen)):
-    hidden = seen.copy()
-    hidden[place] = nothing[place]
-    variants.append(hidden)
-  log_p = []
-  for variant in variants:
-    with predictor.replaced(trial.query.image, variant):
-      scores = predictor.rank([[(prompt, ids)]])[0][0]
-    log_p.append(scores[answer] - np.logaddexp.reduce(scores))
-  lost = np.maximum(log_p[0] - np.asarray(log_p[1:]), 0)
-  side = round(len(lost) ** 0.5)
-  return lost.reshape(side, side)
+  nothing = np.asarray(predictor.features(np.asarray([blank])))[0]
+  groups = []
+  for trial in trials:
+    seen = np.asarray(
+        predictor.features(np.asarray([trial.query.image])))[0]
+    hidden = np.repeat(seen[None], len(seen), axis=0)
+    places = np.arange(len(seen))
+    hidden[places, places] = nothing
+    ids = candidate_tokens(trial.candidates, tokenizer)
+    rows = [trial.query.image] + predictor.introduce(hidden)
+    for row in rows:
+      query = dataclasses.replace(trial.query, image=row)
+      prompt = to_prompt(dataclasses.replace(trial, query=query), tokenizer)
+      groups.append([(prompt, ids)])
+  scores = predictor.rank(groups)
+  maps = []
+  for k, trial in enumerate(trials):
+    count = len(groups) // len(trials)
+    answer = trial.candidates.index(trial.query.answer)
+    log_p = np.asarray([
+        s[answer] - np.logaddexp.reduce(s)
+        for (s,) in scores[k * count : (k + 1) * count]])
+    lost = np.maximum(log_p[0] - log_p[1:], 0)
+    side = round(len(lost) ** 0.5)
+    maps.append(lost.reshape(side, side))
+  return maps

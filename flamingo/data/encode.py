@@ -119,7 +119,8 @@ def batch(
       whose images are rows; each is a clip of one frame.
 
   Raises:
-    ValueError: an example has more images than `images`.
+    ValueError: an example has more images than `images`, or images of another
+      shape.
   """
   size = len(examples)
   pictures = np.zeros((size, images) + tuple(image_shape), image_dtype)
@@ -139,6 +140,10 @@ def batch(
       seen = example.images
       if seen.ndim == 1:
         seen = lookup(seen)[:, None]
+      if seen.shape[1:] != tuple(image_shape):  # numpy would broadcast a frame
+        raise ValueError(
+            f'Images of example {row} have shape {seen.shape[1:]} and those of '
+            f'the batch {tuple(image_shape)}. Give all images as many frames.')
       pictures[row, : len(seen)] = seen
   return Batch(
       images=pictures, tokens=tokens[:, :-1], image_index=index[:, :-1],

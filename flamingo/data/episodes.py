@@ -92,6 +92,10 @@ def draw_binding(
     subgroups = [
         s for s in gallery.subgroups(least=ways)
         if len({gallery.emoji[i].line for i in s}) >= ways]
+    if not subgroups:
+      raise ValueError(
+          f'No subgroup has {ways} emoji of different line art, to be as many '
+          'classes. Take fewer, or alike=0.')
     sizes = np.array([len(s) for s in subgroups])
     pool = subgroups[rng.choice(len(subgroups), p=sizes / sizes.sum())]
   chosen, lines = [], set()

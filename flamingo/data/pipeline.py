@@ -30,6 +30,10 @@ class Dataset:
     first_step: steps before this one train without it. Its rows stay in the
       batch with nothing to learn, so that the step keeps its shape.
     look_ahead: probability that text sees the image after it (p_next).
+    reflect: probability that a document's features are reflected: each channel
+      behind the whitening keeps or changes its sign, the same in all its
+      images. What is alike stays alike, and nothing looks like itself in
+      another document, so that pictures can be compared but not learnt by heart.
   """
 
   name: str
@@ -38,6 +42,7 @@ class Dataset:
   batch_size: int
   first_step: int = 0
   look_ahead: float = 0.0
+  reflect: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class Layout:
     image_dtype: of the images in a batch.
     lookup: rows of the feature store to features, for documents whose images
       are rows.
+    channels: C behind the whitening, for reflections; 0 where there is none.
   """
 
   length: int
@@ -58,6 +64,7 @@ class Layout:
   image_shape: tuple[int, ...]
   image_dtype: np.typing.DTypeLike = np.float32
   lookup: Callable[[np.ndarray], np.ndarray] | None = None
+  channels: int = 0
 
 
 def draw_batch(
@@ -70,16 +77,22 @@ def draw_batch(
   the rows each draw what one would.
   """
   name = zlib.crc32(dataset.name.encode())
+  rows = range(dataset.batch_size) if rows is None else rows
   examples = []
-  for row in rows if rows is not None else range(dataset.batch_size):
+  reflection = np.ones((len(rows), layout.channels), np.float32)
+  for i, row in enumerate(rows):
     rng = np.random.default_rng((seed, name, step, row))
     examples.append(encode.encode(
         dataset.source(rng), tokenizer, max_images=layout.images,
         look_ahead=rng.random() < dataset.look_ahead))
+    if rng.random() < dataset.reflect:
+      reflection[i] = rng.choice((-1.0, 1.0), layout.channels)
   batch = encode.batch(
       examples, length=layout.length, images=layout.images,
       image_shape=layout.image_shape, image_dtype=layout.image_dtype,
       pad_id=tokenizer.pad_id, lookup=layout.lookup)
+  if layout.channels:
+    batch = batch.replace(reflection=reflection)
   if step < dataset.first_step:
     batch = batch.replace(loss_mask=np.zeros_like(batch.loss_mask))
   return batch

@@ -69,8 +69,18 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dot:
-  """A value as its distance from a reference, in its own standard errors."""
+  """A value as its distance from a reference, in its own standard errors.
 
+  Attributes:
+    group: what the value is of; written at the first dot of several alike.
+    label: which of the group.
+    z: the distance.
+    text: written behind it.
+    strong: whether it stands out.
+    tip: tooltip.
+  """
+
+  group: str
   label: str
   z: float
   text: str
@@ -126,6 +136,9 @@ def line_chart(
     points = [(at_x(x), at_y(y)) for x, y in zip(s.x, s.y)]
     if s.line and len(points) > 1:
       drawn.append(_path(points, s))
+    elif s.line and not s.marker:  # a single point would not be seen
+      (x, y), = points
+      drawn.append(_path([(x - 9, y), (x + 9, y)], s))
     for i, (x, y) in enumerate(points):
       if i < len(s.error) and s.error[i]:
         ends = [at_y(min(max(s.y[i] + d, low_y), high_y))
@@ -141,7 +154,7 @@ def line_chart(
 
 def bar_chart(bars: Sequence[Bar], *, name: str) -> Markup:
   """Horizontal bars from zero with whiskers, a number behind each."""
-  left, right, step = 118, _WIDTH - 92, 26
+  left, right, step = 118, _WIDTH - 108, 26
   most = max(bar.value + (bar.error or 0) for bar in bars) or 1.0
   drawn = []
   for i, bar in enumerate(bars):
@@ -168,33 +181,37 @@ def error_strip(dots: Sequence[Dot], *, name: str, reference: str) -> Markup:
   Where the reference lies in a dot's interval, the dot lies in the grey band.
   Beyond the axis a dot becomes an arrow head.
   """
-  left, right, step, limit = 148, _WIDTH - 92, 19, 5.0
-  bottom = len(dots) * step + 6
+  left, right, limit = 92, _WIDTH - 104, 6.0
   middle, unit = (left + right) / 2, (right - left) / 2 / limit
-  drawn = [
-      tag('rect', x=middle - _BAND * unit, y=0, width=2 * _BAND * unit,
-          height=bottom, fill='#eef0f3'),
-      _segment(middle, 0, middle, bottom, SOFT)]
-  for tick in (-3, 0, 3):
-    label = f'{tick:+d}'.replace('-', '−') if tick else reference
-    drawn.append(_text(middle + tick * unit, bottom + 13, label, 'middle'))
-  for i, dot in enumerate(dots):
-    y = 12 + i * step
+  drawn, y, group = [], 0, None
+  for dot in dots:
+    if dot.group != group:
+      y, group = y + 22, dot.group
+      drawn.append(_text(0, y, group, 'start', 'strong'))
+    y += 17
     x = middle + unit * min(max(dot.z, -limit), limit)
     color = COLORS[1] if dot.strong else INK
     ends = [min(max(middle + unit * (dot.z + d), left), right)
             for d in (-_BAND, _BAND)]
-    drawn.append(_segment(ends[0], y, ends[1], y, color, 1.4))
+    drawn += [
+        _segment(ends[0], y - 4, ends[1], y - 4, color, 1.4),
+        _text(left - 8, y, dot.label, 'end'),
+        _text(right + 10, y, dot.text, 'start',
+              'strong' if dot.strong else None)]
     if abs(dot.z) > limit:
       turn = 90 if dot.z > 0 else -90
-      drawn.append(_mark('triangle', x, y, color, False, dot.tip, turn))
+      drawn.append(_mark('triangle', x, y - 4, color, False, dot.tip, turn))
     else:
-      drawn.append(_mark('circle', x, y, color, not dot.strong, dot.tip))
-    drawn += [
-        _text(left - 8, y + 4, dot.label, 'end'),
-        _text(right + 8, y + 4, dot.text, 'start',
-              'strong' if dot.strong else None)]
-  return _svg(bottom + 18, name, drawn)
+      drawn.append(_mark('circle', x, y - 4, color, not dot.strong, dot.tip))
+  bottom = y + 8
+  ground = [
+      tag('rect', x=middle - _BAND * unit, y=0, width=2 * _BAND * unit,
+          height=bottom, fill='#eef0f3'),
+      _segment(middle, 0, middle, bottom, SOFT)]
+  for tick in (-4, 0, 4):
+    label = f'{tick:+d}'.replace('-', '−') if tick else reference
+    ground.append(_text(middle + tick * unit, bottom + 13, label, 'middle'))
+  return _svg(bottom + 18, name, ground + drawn)
 
 
 def swatch(
@@ -215,10 +232,12 @@ def swatch(
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
   """Round numbers, about `count`, the outermost of them around the range."""
   if high <= low:
-    low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
+    spread = abs(low) * 0.05 or 0.5
+    low, high = low - spread, high + spread
   rough = (high - low) / count
   power = 10.0 ** math.floor(math.log10(rough))
-  step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= rough * .999)
+  step = power * next(
+      m for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
   first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
   return [round(i * step, 12) for i in range(first, last + 1)]
 

@@ -12,7 +12,7 @@ _POINTS = 120  # of a curve
 _LABELS = 12  # names for which there is room beside a chart
 
 
-def curves(metrics: Sequence[Mapping[str, float]]) -> Markup:
+def curves(metrics: Sequence[Mapping[str, object]]) -> Markup:
   """Curves over training steps: losses, held-out captions, gates by layer."""
   keys = list(dict.fromkeys(
       k for row in metrics for k, v in row.items() if _finite(v)))
@@ -23,7 +23,7 @@ def curves(metrics: Sequence[Mapping[str, float]]) -> Markup:
       _curves(metrics, losses, 'Loss of each dataset', 'nats per token'),
       _curves(metrics, held_out, 'Held-out captions', 'nats per token')]
   for gate, title in (('attn_gate', 'Gates of cross-attention'),
-                      ('ff_gate', 'Gates of feed-forward')):
+                      ('ff_gate', 'Gates of feed-forward layers')):
     layers = sorted((_layer(k), k) for k in keys if k.endswith(f'/{gate}'))
     cards.append(_curves(
         metrics, {k: f'layer {i}' for i, k in layers}, title,
@@ -44,11 +44,10 @@ def _curves(metrics, keys, title, unit, shade=False):
       series.append(Series(
           label=label, x=x, y=y, end=label if i % every == 0 else '',
           color=_shade(i / max(len(keys) - 1, 1)) if shade
-          else COLORS[i % len(COLORS)],
-          marker='circle' if len(x) == 1 else None))
+          else COLORS[i % len(COLORS)]))
   if not series:
     return _curves(metrics, {}, title, unit)
-  ticks = charts.nice_ticks(0, max(s.x[-1] for s in series), 4)
+  ticks = charts.nice_ticks(0.0, float(max(s.x[-1] for s in series)), 4)
   chart = charts.line_chart(
       series, name=title, x_label='step',
       x_ticks=[(t, f'{t:,.0f}') for t in ticks],

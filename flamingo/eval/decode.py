@@ -5,7 +5,6 @@ serve every prompt, shot count, control and candidate.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-import contextlib
 import functools
 
 import jax
@@ -70,18 +69,21 @@ class Predictor:
       self._latents.update(zip(some, seen))
     return np.stack([self._latents[int(row)] for row in rows])
 
-  @contextlib.contextmanager
-  def replaced(
-      self, row: int, features: np.ndarray
-  ) -> Iterator[None]:
-    """Within it, a row of the store has other features [S D]."""
-    before = self.latents([row])[0]
-    padded = np.repeat(features[None], _SEEN_AT_ONCE, axis=0)
-    self._latents[row] = np.asarray(self._see(self.params, padded))[0]
-    try:
-      yield
-    finally:
-      self._latents[row] = before
+  def introduce(self, features: np.ndarray) -> list[int]:
+    """Makes rows for features [n S D] that are not in the store.
+
+    Returns:
+      their numbers, which are negative.
+    """
+    rows = []
+    for start in range(0, len(features), _SEEN_AT_ONCE):
+      some = features[start : start + _SEEN_AT_ONCE]
+      short = _SEEN_AT_ONCE - len(some)
+      padded = np.concatenate([some, np.repeat(some[:1], short, axis=0)])
+      for latents in np.asarray(self._see(self.params, padded))[: len(some)]:
+        rows.append(-1 - sum(row < 0 for row in self._latents))
+        self._latents[rows[-1]] = latents
+    return rows
 
   def rank(
       self,
@@ -232,16 +234,16 @@ def _flatten(questions: Sequence[Sequence[Sequence[Question]]], rows: int):
 
 
 def _pad(lists: Sequence[Sequence[int]], rows: int) -> np.ndarray:
-  out = np.zeros((rows, _bucket(max(map(len, lists)), least=8)), np.int32)
+  out = np.zeros((rows, _bucket(max(map(len, lists)))), np.int32)
   for row, values in enumerate(lists):
     out[row, : len(values)] = values
   return out
 
 
-def _bucket(n: int, least: int = 32) -> int:
-  """n or a little more, out of few: 1, 2, 3, 4, 5, 6, 8, 10, 12, 16 x least."""
-  step = least
-  while step * 6 < n:
+def _bucket(n: int) -> int:
+  """n or a little more, out of few: 8, 16, 24, 32, 48, 64, 80, 96, 128, ..."""
+  step = 8
+  while step * 4 < n:
     step *= 2
   return -(-n // step) * step
 

@@ -21,10 +21,10 @@ TASKS = {
     'easy_vqa': 'Questions about shapes (easy-VQA)',
 }
 STYLES = {
-    'same': 'shown and asked in colour',
-    'colour_to_line': 'shown in colour, asked as line art',
+    'same': 'all in colour',
+    'colour_to_line': 'colour, asked as line art',
 }
-NAMES = {'single': 'names of one token', 'multi': 'names of several tokens'}
+NAMES = {'single': 'one-token names', 'multi': 'several-token names'}
 CONTROLS = {
     'shuffled_labels': 'labels shuffled',
     'shuffled_images': 'pictures shuffled',
@@ -72,38 +72,44 @@ def few_shot(results: Sequence[Row]) -> Markup:
 
 
 def _few_shot_series(rows):
+  kinds = [('nearest centroid', 'nearest_centroid', 'accuracy',
+            dict(line='dashed'))]
+  kinds += [
+      (label, control, 'accuracy',
+       dict(line=None, marker=marker, hollow=True, shift=0.13 * (k - 1.5)))
+      for k, ((control, label), marker) in enumerate(
+          zip(CONTROLS.items(), MARKERS))]
+  kinds += [
+      ('answers generated', None, 'generation_accuracy',
+       dict(line=None, marker='cross')),
+      ('model', None, 'accuracy', {})]
+  rows = sorted((r for r in rows if r['shots'] is not None),
+                key=lambda r: r['shots'])
   series = []
   for i, ways in enumerate(sorted({r['ways'] for r in rows})):
-    color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-
-    def line(label, chosen, shift=0.0, color=color, ways=ways, **drawn):
-      chosen = sorted(
-          (r for r in rows if r['ways'] == ways and r['shots'] is not None
-           and chosen(r)), key=lambda r: r['shots'])
-      if chosen:
-        series.append(Series(
-            label=f'{ways}-way, {label}', color=color,
-            x=[_shots_axis(r['shots']) + shift for r in chosen],
-            y=[r['value'] for r in chosen],
-            tips=[_tip(r, label) for r in chosen],
-            error=[interval(r) for r in chosen] if 'end' in drawn else (),
-            **drawn))
-
-    chance, shots = _chance(rows, ways), [r['shots'] or 0 for r in rows]
+    color = COLORS[i % len(COLORS)]
+    chance = _chance(rows, ways)
     series.append(Series(
         label=f'{ways}-way, chance {show(None, chance)}', line='dotted',
-        x=[_shots_axis(s) for s in (min(shots), max(shots))],
-        y=[chance, chance], color=color, end='chance'))
-    line('nearest centroid', lambda r: r['control'] == 'nearest_centroid',
-         line='dashed')
-    for k, control in enumerate(CONTROLS):
-      line(CONTROLS[control], lambda r, c=control: r['control'] == c,
-           0.13 * (k - 1.5), line=None, marker=MARKERS[k], hollow=True)
-    line('answers generated', lambda r: r['control'] is None and
-         r['metric'] == 'generation_accuracy', line=None, marker='cross')
-    line('model', lambda r: r['control'] is None and r['metric'] == 'accuracy',
-         marker=marker, end=f'{ways}-way')
+        x=[_shots_axis(rows[k]['shots']) for k in (0, -1)], y=[chance, chance],
+        color=color, end='chance'))
+    for label, control, metric, drawn in kinds:
+      points = [r for r in rows if (r['ways'], r['control'], r['metric'])
+                == (ways, control, metric)]
+      if label == 'model':
+        drawn = dict(marker=MARKERS[i % len(MARKERS)], end=f'{ways}-way',
+                     error=[interval(r) for r in points])
+      if points:
+        series.append(_line(points, label, color, **drawn))
   return series
+
+
+def _line(rows, label, color, shift=0.0, **drawn):
+  return Series(
+      label=f'{rows[0]["ways"]}-way, {label}', color=color,
+      y=[r['value'] for r in rows],
+      x=[_shots_axis(r['shots']) + shift for r in rows],
+      tips=[_tip(r, label) for r in rows], **drawn)
 
 
 def _few_shot_legend(rows):
@@ -136,7 +142,8 @@ def controls(results: Sequence[Row]) -> Markup:
         'There are no controls with standard errors, so their distances from '
         'chance are left out.')
   order = [None, *CONTROLS]
-  known.sort(key=lambda r: (order.index(r['control']), r['ways'], r['shots'] or 0))
+  known.sort(
+      key=lambda r: (order.index(r['control']), r['ways'], r['shots'] or 0))
   cards, outside = [], 0
   for facet, (title, about) in _facets(known).items():
     dots = [_dot(r, rows) for r in known if _facet(r) == facet]
@@ -158,7 +165,7 @@ def _dot(row, rows):
   label = CONTROLS.get(row['control'], 'no demonstrations')
   shots = f' {row["shots"]}-shot' if row['shots'] else ''
   return Dot(
-      label=f'{label}, {row["ways"]}-way{shots}', z=z,
+      group=label, label=f'{row["ways"]}-way{shots}', z=z,
       text=f'{show(None, row["value"])} {verdict}',
       strong=verdict != 'at chance',
       tip=f'{_tip(row, label)}; {z:+.1f} standard errors from chance')

@@ -45,7 +45,8 @@ class Look:
   Attributes:
     picture: what they looked at.
     words: as many as maps.
-    maps: attention mass of each cell of a grid over the picture, not negative.
+    maps: weight of each place of a grid over the picture, not negative:
+      attention mass, or what the word loses when the place is hidden.
   """
 
   picture: UInt8[np.ndarray, 'h w 3']
@@ -63,10 +64,10 @@ def show_exhibits(exhibits: Sequence[Exhibit]) -> Markup:
   """A card for each prompt: pictures, question, candidates, verdict."""
   right = sum(_choice(exhibit)[1] == 'right' for exhibit in exhibits)
   return join([
-      tag('p', f'{right} of these {len(exhibits)} are right; they are examples, '
-          'not a measure. Pictures stand in the order of the prompt, each with '
-          'the text behind it; the framed one is asked about. Bars are shares '
-          'of the probability among the candidates.'),
+      tag('p', f'{right} of these {len(exhibits)} are right; they are '
+          'examples, not a measure. Pictures stand in the order of the prompt, '
+          'each with the text behind it; the framed one is asked about. Bars '
+          'are shares of the probability among the candidates.'),
       grid(map(_exhibit, exhibits), 'grid wide')])
 
 
@@ -100,7 +101,8 @@ def _shot(picture, text, asked=False):
   if len(text) > _LONG:
     class_ += ' long'
   behind = tag('span', text, tag('b', ' ?') if asked else None)
-  return tag('div', _image(picture, text or 'asked about'), behind, class_=class_)
+  image = _image(picture, text or 'asked about')
+  return tag('div', image, behind, class_=class_)
 
 
 def _choice(exhibit: Exhibit) -> tuple[list[str], str]:
@@ -124,10 +126,11 @@ def _shares(scores: Mapping[str, float]) -> dict[str, float]:
 def show_looks(looks: Sequence[Look]) -> Markup:
   """The picture beside a heat map over it for each word."""
   return join([
-      tag('p', 'The mass of attention that a word gives to each part of its '
-          'picture: one scale for all words of a picture, smoothed between '
-          'cells. The peak is the share of the strongest cell.'),
-      grid(map(_look, looks), 'grid wide')])
+      tag('p', 'The redder a place, the more of the word comes from it: the '
+          'attention it gets, or what hiding it costs. One scale for all words '
+          'of a picture, smoothed between places; the peak is the share of the '
+          'strongest.'),
+      grid(map(_look, looks))])
 
 
 def _look(look: Look) -> Markup:
@@ -140,9 +143,9 @@ def _look(look: Look) -> Markup:
         word, tag('small', f'peak {100 * peak:.0f} %')))
   _, high, wide = look.maps.shape
   scale = tag(
-      'small', 'none', tag('span', class_='ramp'), f'{most:.2g} a cell. '
-      f'Spread evenly over {high} × {wide} cells, a peak is '
-      f'{100 / (high * wide):.1f} %.', class_='note')
+      'small', '0', tag('span', class_='ramp'), f'{most:.2g} a place. '
+      f'Spread evenly over {high} × {wide}, a peak is '
+      f'{100 / max(high * wide, 1):.1f} %.', class_='note')
   words = ' '.join(word.strip() for word in look.words)
   return figure(f'“{words}”', '', tag('div', *views, class_='look'), scale)
 
@@ -153,7 +156,7 @@ def _overlay(picture, mass, most):
   ratio = 160 / max(grey.size)
   grey = grey.resize([max(round(ratio * side), 1) for side in grey.size])
   pale = 255 - 0.45 * (255 - np.asarray(grey, np.float32))[..., None]
-  heat = Image.fromarray((mass / (most or 1.0)).astype(np.float32))
+  heat = Image.fromarray((mass / (most or 1.0)).clip(0, 1).astype(np.float32))
   heat = np.asarray(heat.resize(grey.size, Image.Resampling.BILINEAR))
   return (pale + 0.85 * heat[..., None] * (_HEAT - pale)).astype(np.uint8)
 

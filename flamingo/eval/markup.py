@@ -92,7 +92,8 @@ p { margin: .35rem 0 .9rem; max-width: 44rem }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: 1.25rem 0 0 }
 a { color: #1d5b8f; text-underline-offset: .2em }
 figure { margin: 0; background: #fff; border: 1px solid var(--line);
-  border-radius: 8px; padding: .9rem 1rem .8rem; min-width: 0 }
+  border-radius: 8px; padding: .9rem 1rem .8rem; min-width: 0;
+  display: flex; flex-direction: column }
 figcaption { margin-bottom: .5rem; line-height: 1.35 }
 figcaption small { display: block; font-size: .82rem }
 .grid { display: grid; gap: 1rem;
@@ -103,7 +104,8 @@ figcaption small { display: block; font-size: .82rem }
   margin: 0 0 1rem; padding: 0; list-style: none }
 .legend svg { width: 26px; height: 14px; vertical-align: -2px;
   margin-right: .35rem }
-svg.chart { display: block; width: 100%; height: auto; overflow: visible }
+svg.chart { display: block; width: 100%; height: auto; overflow: visible;
+  margin-top: auto }
 svg text { font: 11px var(--sans); fill: var(--soft);
   font-variant-numeric: tabular-nums }
 svg text.strong { fill: var(--ink); font-weight: 600 }
@@ -111,7 +113,7 @@ svg text.strong { fill: var(--ink); font-weight: 600 }
   border-radius: 8px }
 table { border-collapse: collapse; width: 100%; font-size: .86rem;
   font-variant-numeric: tabular-nums }
-th, td { padding: .38rem .75rem; text-align: left; white-space: nowrap }
+th, td { padding: .32rem .6rem; text-align: left; white-space: nowrap }
 th { font-weight: 600; border-bottom: 1px solid var(--line) }
 tbody tr + tr td { border-top: 1px solid #eef0f3 }
 .number { text-align: right }
@@ -142,7 +144,7 @@ rect.met { fill: var(--right) } rect.missed { fill: var(--wrong) }
 .bars .wrong span { background: var(--wrong) }
 .bars > span { overflow-wrap: anywhere }
 .look { display: grid; gap: .7rem; margin-bottom: .6rem;
-  grid-template-columns: repeat(auto-fill, minmax(5.4rem, 1fr)) }
+  grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)) }
 .look > div { font-size: .84rem; line-height: 1.3; overflow-wrap: anywhere }
 .look small { color: var(--soft); display: block }
 .ramp { display: inline-block; width: 90px; height: .7rem; border-radius: 3px;
@@ -158,6 +160,9 @@ pre { background: #fff; border: 1px solid var(--line); border-radius: 8px;
   main { padding: 1.5rem .9rem 3rem }
   dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .6rem }
   figure { padding: .75rem .75rem .7rem }
+  th, td { padding: .35rem .45rem } td.text { min-width: 6rem }
+  table { font-size: .8rem } .verdict { white-space: normal }
+  td.meter { display: none }
 }
 @media print { figure, tr { break-inside: avoid } body { background: #fff } }
 """

@@ -20,7 +20,7 @@ def mean_and_stderr(
   values = np.asarray(values, np.float64)
   weights = np.ones_like(values) if weights is None else np.asarray(weights)
   share = weights / weights.sum()
-  mean = float((share * values).sum())
+  mean = float((weights * values).sum() / weights.sum())  # of ones, exactly 1
   n = len(values)
   if n < 2:
     return mean, float('nan')

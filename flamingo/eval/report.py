@@ -20,7 +20,8 @@ _COLUMNS = {
     field: field for field in (
         'task', 'split', 'ways', 'shots', 'style', 'names', 'control', 'metric',
         'value')
-} | {'stderr': 'standard error', 'n': 'n', 'seed': 'seed'}
+} | {'stderr': 'std. error', 'n': 'n', 'seed': 'seed'}
+_SHORT = 40  # rows of a table that is shown unasked
 _NUMBERS = ('ways', 'shots', 'value', 'stderr', 'n', 'seed')
 
 _FEW_SHOT = (
@@ -45,7 +46,8 @@ class Goal:
 
   Attributes:
     text: what is measured, as 'binding 2-way 4-shot, colour to line'.
-    value: what came out, a fraction; None if it was not measured.
+    value: what came out, in the same unit as the target, mostly a fraction;
+      None if it was not measured.
     target: what was asked for.
     met: whether it was reached.
   """
@@ -62,7 +64,7 @@ def write_report(
     title: str,
     summary: Sequence[str],
     results: Sequence[Row],
-    metrics: Sequence[Mapping[str, float]],
+    metrics: Sequence[Mapping[str, object]],
     goals: Sequence[Goal],
     exhibits: Sequence[Exhibit],
     looks: Sequence[Look],
@@ -81,7 +83,7 @@ def write_report(
     exhibits: prompts and answers.
     looks: attention maps.
     facts: what was trained, on what, for how long.
-    commands: a sentence, and the command that does what it says.
+    commands: each with a sentence that says what it does.
   """
   sections = {
       'Goals': goals and _goals(goals),
@@ -125,8 +127,8 @@ def _goals(goals: Sequence[Goal]) -> Markup:
       tag('tr',
           tag('td', goal.text, class_='text'),
           tag('td', _verdict(goal)),
-          tag('td', figures.show(None, goal.value), class_='number'),
-          tag('td', figures.show(None, goal.target), class_='number'),
+          tag('td', _plain(goal.value), class_='number'),
+          tag('td', _plain(goal.target), class_='number'),
           tag('td', _meter(goal), class_='meter'))
       for goal in goals]
   met = sum(goal.met and goal.value is not None for goal in goals)
@@ -143,11 +145,15 @@ def _verdict(goal: Goal) -> Markup:
   return tag('span', '✗ missed', class_='verdict missed')
 
 
-def _meter(goal: Goal) -> Markup:
-  """The value as a bar of the whole, the target as a stroke across it."""
-  def part(fraction):
-    return f'{100 * min(max(fraction, 0.0), 1.0):.1f}%'
+def _plain(value: float | None) -> str:
+  return '–' if value is None else f'{value:.3f}'.replace('-', '−')
 
+
+def _meter(goal: Goal) -> Markup | None:
+  """A fraction as a bar of the whole, its target as a stroke across it."""
+  if not all(0 <= x <= 1 for x in (goal.value or 0.0, goal.target)):
+    return None
+  part = lambda fraction: f'{100 * fraction:.1f}%'
   drawn = [tag('rect', y=4, width='100%', height=8, rx=2, fill='#eef0f3')]
   if goal.value is not None:
     drawn.append(tag(
@@ -169,7 +175,8 @@ def _table(results: Sequence[Row]) -> Markup:
   numbers = [i for i, field in enumerate(_COLUMNS) if field in _NUMBERS]
   return tag(
       'details', tag('summary', f'{len(rows)} results'),
-      _scrolling(_COLUMNS.values(), rows, numbers), open='' if len(rows) <= 40 else None)
+      _scrolling(_COLUMNS.values(), rows, numbers),
+      open='' if len(rows) <= _SHORT else None)
 
 
 def _written(row: Row, field: str) -> str | Markup:
@@ -178,6 +185,8 @@ def _written(row: Row, field: str) -> str | Markup:
     # The text is rounded, the element keeps all digits.
     text = figures.show(row.get('metric'), value)
     return tag('data', text, value=str(value))
+  if field == 'metric' and row.get('beams'):
+    return f'{value}, {row["beams"]} beams'
   if value is None:
     return ''
   return f'{value:,}' if isinstance(value, int) else str(value)
@@ -199,5 +208,5 @@ def _facts(facts: Mapping[str, str]) -> Markup:
 
 def _commands(commands: Sequence[tuple[str, str]]) -> Markup:
   return join(
-      part for sentence, command in commands
+      part for command, sentence in commands
       for part in (tag('p', sentence), tag('pre', command)))

@@ -4,7 +4,7 @@ Saved: trainables, optimizer, step, data position, and the config. The frozen
 parts are not copied; their fingerprints are kept and compared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import os
 import pathlib
 from typing import Any
@@ -13,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flamingo import params as params_lib
-from flamingo.types import TrainState
+from flamingo.types import Params, TrainState
 
 
 class Checkpointer:
@@ -74,7 +74,8 @@ class Checkpointer:
           args=ocp.args.Composite(
               state=ocp.args.StandardSave(_saved(state)),
               data=ocp.args.JsonSave(dict(data_state)),
-              meta=ocp.args.JsonSave(self.meta)))
+              meta=ocp.args.JsonSave(
+                  self.meta | {'shapes': _shapes(state.trainable)})))
     if wait:
       self._manager.wait_until_finished()
 
@@ -99,7 +100,10 @@ class Checkpointer:
     meta = self._manager.restore(
         step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
     _check_fingerprints(meta['fingerprints'], self.meta['fingerprints'])
-    self._check_shapes(step, state)
+    # Compared before anything is read: a mismatch named by orbax helps no one.
+    params_lib.check_same(
+        _unshape(_shapes(state.trainable)), _unshape(meta['shapes']),
+        f'checkpoint {self.directory}')
     restored = self._manager.restore(
         step,
         args=ocp.args.Composite(
@@ -111,12 +115,6 @@ class Checkpointer:
             step=saved['step'], trainable=saved['trainable'],
             opt_state=saved['opt_state']),
         restored['data'])
-
-  def _check_shapes(self, step: int, state: TrainState) -> None:
-    saved = self._manager.item_metadata(step)['state']
-    tree = getattr(saved, 'tree', saved)
-    params_lib.check_same(
-        state.trainable, tree['trainable'], f'checkpoint {self.directory}')
 
   def close(self) -> None:
     """Waits for saving to end."""
@@ -148,6 +146,19 @@ def _saved(state: TrainState) -> dict[str, Any]:
   return {
       'step': state.step, 'trainable': state.trainable,
       'opt_state': state.opt_state}
+
+
+def _shapes(params: Params) -> dict[str, list[int]]:
+  """Shapes by path, as JSON keeps them."""
+  return {
+      '/'.join(path): list(leaf.shape)
+      for path, leaf in params_lib.flatten(params)}
+
+
+def _unshape(shapes: Mapping[str, Sequence[int]]) -> Params:
+  return params_lib.unflatten(
+      (tuple(path.split('/')), jax.ShapeDtypeStruct(tuple(shape), 'float32'))
+      for path, shape in shapes.items())
 
 
 def _abstract(tree):

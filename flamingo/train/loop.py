@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import math
 import signal
 import threading
 import time
@@ -70,7 +71,7 @@ def train(
 
   Raises:
     Stopped: after SIGTERM, when everything is saved.
-    FloatingPointError: the loss is not a number; nothing of it was saved.
+    FloatingPointError: the loss is not finite; nothing of it was saved.
   """
   restored = checkpointer.restore(state)
   if restored is not None:
@@ -113,10 +114,14 @@ def train(
           scalars |= evaluator.measure(state)
         writer.write(step, scalars)
         began += time.monotonic() - before  # measuring is not training
-      if step % checkpoint_every == 0 or step == steps or asked_to_stop():
+      # Asked once: what comes after this line is heeded a step later.
+      stopping = asked_to_stop()
+      if step % checkpoint_every == 0 or step == steps or stopping:
+        if since:
+          _check_finite(_means(since), step)
         checkpointer.save(
-            state, batches.get_state(), wait=asked_to_stop() or step == steps)
-      if asked_to_stop() and step < steps:
+            state, batches.get_state(), wait=stopping or step == steps)
+      if stopping and step < steps:
         bar.close()
         writer.close()
         checkpointer.close()
@@ -144,10 +149,10 @@ def _means(metrics: Sequence[Mapping[str, jax.Array]]) -> dict[str, float]:
 
 
 def _check_finite(scalars: Mapping[str, float], step: int) -> None:
-  bad = [name for name, value in scalars.items() if value != value]
+  bad = [name for name, value in scalars.items() if not math.isfinite(value)]
   if bad:
     raise FloatingPointError(
-        f'At step {step} {", ".join(bad)} is not a number. The last checkpoint '
+        f'At step {step} {", ".join(bad)} is not finite. The last checkpoint '
         'is whole; lower the learning rate or look at the data since then.')
 
 

@@ -1,0 +1,456 @@
+"""Every config builds, and what is wrong in one is said before any work."""
+
+import contextlib
+import functools
+import importlib
+import pathlib
+import re
+import types
+
+from experiments import build, cells, goals, story
+from experiments import data as data_lib
+from experiments.configs import fewshot, flamingo, quickstart
+from flamingo import params as params_lib
+from flamingo import sharding
+from flamingo.data import pipeline
+from flamingo.data.easy_vqa import ANSWERS, Question
+from flamingo.data.episodes import Gallery
+from flamingo.data.openmoji import Emoji
+from flamingo.data.tokenizer import Tokenizer
+from flamingo.eval.evaluate import evaluate, Log
+from flamingo.train.step import make_train_step
+from flamingo.types import Chunk, TrainState
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+SMOLLM2 = dict(
+    vocab_size=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
+    hidden=1536)
+FEATURES = (16, 1280)  # of an image in the quickstart
+
+
+class Store:
+  """Stands for a feature store: what is in a row is its number."""
+
+  def __init__(self, rows, shape):
+    self.shape, self.dtype, self._rows = shape, np.dtype(np.float32), rows
+
+  def __getitem__(self, rows):
+    rows = np.asarray(rows)
+    assert (rows < self._rows).all()
+    values = np.sin(rows[..., None] * np.arange(1, 1 + self.shape[-1]))
+    return np.broadcast_to(
+        values[..., None, :], rows.shape + self.shape).astype(np.float32)
+
+
+def make_gallery(first, views):
+  """Ten subgroups of ten emoji; rows from `first` on."""
+  emoji = [
+      Emoji(hexcode=f'{first}-{i}', name=f'thing {first} {i}', group='Objects',
+            subgroup=f'subgroup {i // 10}', colour=b'', line=b'%d' % i)
+      for i in range(100)]
+  rows = first + np.arange(100 * 2 * views).reshape(100, 2, views)
+  return Gallery(emoji, rows)
+
+
+@pytest.fixture(scope='module')
+def pictures():
+  """Of what the quickstart draws, a little, with other pixels."""
+  galleries = {
+      'train': make_gallery(1, 3), 'validation': make_gallery(700, 2),
+      'test': make_gallery(1200, 4)}
+  questions = {
+      split: ([Question(b'', i, 'is it red?', ANSWERS[i]) for i in range(9)],
+              list(range(start, start + 9)))
+      for split, start in (('train', 2000), ('test', 2010))}
+  blank = functools.partial(np.zeros, (24, 24, 3), np.uint8)
+  return data_lib.Pictures(
+      store=Store(2020, FEATURES), galleries=galleries, questions=questions,
+      blank=0, drawings={row: blank for row in range(2020)})
+
+
+@pytest.fixture(scope='module')
+def tokenizer():
+  """Bytes, and a few words and syllables of one token."""
+  words = [a + b + c for a in 'bcdfg' for b in 'aeiou' for c in ('le', 'nd', 'st')]
+  symbols = [t for t in Tokenizer.bytes()._bpe.get_vocab() if len(t) == 1]
+  pieces, merges = [], []
+  for word in words:
+    for n in range(1, 1 + len(word)):
+      piece = 'Ġ' + word[:n]
+      if piece not in pieces:
+        pieces.append(piece)
+        merges.append(f'{piece[:-1]} {piece[-1]}')
+  special = ('<s>', '</s>', '<pad>')
+  return Tokenizer.from_bpe(
+      [*sorted(symbols), *pieces, *special], merges, special, *special)
+
+
+@pytest.fixture
+def names(monkeypatch):
+  """Names that any tokenizer can spell, instead of those of a real one."""
+  monkeypatch.setattr(data_lib, 'name_pools', name_pools)
+  monkeypatch.setattr(cells, 'name_pools', name_pools)
+
+
+def name_pools(tokenizer, split):
+  del tokenizer
+  single = [f'{split[:2]}{c}' for c in 'abcdefgh']
+  return {'single': single, 'multi': [name * 2 for name in single]}
+
+
+def test_there_are_no_configs_but_those_tested_here():
+  folder = pathlib.Path(quickstart.__file__).parent
+  found = {path.stem for path in folder.glob('*.py')} - {'__init__'}
+  assert found == {'quickstart', 'fewshot', 'flamingo'}
+  for name in found:
+    module = importlib.import_module(f'experiments.configs.{name}')
+    assert 'Command: ' in module.__doc__ and 'Cost' in module.__doc__
+
+
+# Models.
+
+
+def shapes(model, features):
+  images = jnp.zeros((1, 1, 1) + features)
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  return jax.eval_shape(
+      lambda: model.init(jax.random.key(0), images, tokens, tokens))['params']
+
+
+def test_the_quickstart_builds():
+  config = quickstart.get_config()
+  rms = np.linspace(1, 100, 30)
+  model = build.build_model(config, SMOLLM2, FEATURES[1], residual_rms=rms)
+  trainable, frozen = params_lib.split(shapes(model, FEATURES))
+  assert params_lib.count(frozen) == 134_515_008  # SmolLM2-135M, as published
+  assert set(trainable) == {
+      'new_embedding', 'resampler', 'whitening',
+      *(f'xattn_{i}' for i in range(10))}
+  assert model.lm.dtype == model.resampler.dtype == jnp.bfloat16
+  # A branch is as large as the stream before its layer; the first is wider open.
+  np.testing.assert_allclose(
+      [block.branch_scale for block in model.xattn], rms[::3])
+  assert [block.gate_init for block in model.xattn] == [0.6] + [0.1] * 9
+  optimizer = build.build_optimizer(config)
+  jax.eval_shape(optimizer.init, trainable)
+
+
+@pytest.mark.parametrize('size', flamingo.SIZES)
+def test_the_papers_sizes_build(size):
+  config = flamingo.get_config(size)
+  model = build.build_model(config, dict(config.lm), config.visual.width)
+  assert model.whitening is None
+  assert all(block.gate_init == 0 and block.branch_scale == 1
+             for block in model.xattn)
+  build.build_optimizer(config)
+
+
+def test_a_size_that_the_paper_does_not_have_is_refused():
+  with pytest.raises(ValueError, match=r"'7b'; there are \['3b', '9b', '80b'\]"):
+    flamingo.get_config('7b')
+
+
+def make_frozen(tokenizer):
+  lm = dict(vocab_size=tokenizer.vocab_size, width=8, layers=3, heads=2,
+            kv_heads=1, head_dim=4, hidden=8)
+  return types.SimpleNamespace(
+      lm=lm, tokenizer=tokenizer, fingerprints={'lm': 'a', 'vision': 'b'})
+
+
+def test_the_residual_stream_is_measured_before_each_layer(
+    tokenizer, random_params
+):
+  frozen = make_frozen(tokenizer)
+  frozen.lm_params = random_params(
+      build.LM(**frozen.lm), jnp.zeros((1, 2), jnp.int32))
+  rms = build.measure_residual_rms(frozen)
+  ids = tokenizer.encode(build._ORDINARY_TEXT)[1:]
+  embedded = np.asarray(frozen.lm_params['embed']['embedding'])[ids]
+  assert rms.shape == (3,)
+  assert rms[0] == pytest.approx(np.sqrt((embedded**2).mean(1)).mean(), rel=1e-5)
+
+
+def test_new_tokens_begin_as_an_average_word_and_a_new_line(
+    tokenizer, random_params
+):
+  frozen = make_frozen(tokenizer)
+  table = np.random.default_rng(0).normal(size=(tokenizer.vocab_size, 8))
+  frozen.lm_params = {'embed': {'embedding': table}}
+  ids = [tokenizer.encode(f' {w}')[0] for w in tokenizer.single_token_words(4, 9)]
+  assert len(ids) == 75
+  np.testing.assert_allclose(build.rows_like_words(frozen), [
+      table[ids].mean(0), table[tokenizer.encode('\n')[0]]])
+
+
+def test_frozen_parameters_are_held_in_the_models_type():
+  frozen = types.SimpleNamespace(lm_params={'a': np.ones(3, np.float32)})
+  for dtype in 'bfloat16', 'float32':
+    assert build.frozen_params(frozen, dtype)['lm']['a'].dtype == dtype
+
+
+def test_only_what_is_trained_is_made(tiny):
+  model = tiny.model.clone(lm=tiny.model.lm.clone(layers=2),
+                           xattn=tiny.model.xattn[:1])
+  made = jax.eval_shape(lambda: build.init_trainable(model, (7, 23), seed=0))
+  assert set(made) == {'new_embedding', 'resampler', 'xattn_0'}
+
+
+# What is misspelt.
+
+
+@pytest.mark.parametrize('section, key, near', [
+    ('resampler', 'layrs', 'layers'),
+    ('xattn', 'head', 'heads'),
+    ('whitening', 'widht', 'width'),
+    ('model', 'evry', 'every'),
+])
+def test_a_misspelt_key_names_the_nearest(section, key, near):
+  config = quickstart.get_config()
+  config[section][key] = 1
+  with pytest.raises(ValueError, match=re.escape(
+      f'Nothing reads config key config.{section}.{key}. '
+      f'Did you mean {near!r}? Known keys: ')):
+    build.build_model(config, SMOLLM2, 1280, residual_rms=np.ones(30))
+
+
+def test_a_misspelt_key_of_the_optimizer_names_the_nearest():
+  config = quickstart.get_config()
+  config.optimizer.learning_rat = 1e-3
+  with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+    build.build_optimizer(config)
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess():
+  with pytest.raises(ValueError, match=r'config.zzz. Known keys: a, b.$'):
+    build.check_keys({'zzz': 1}, ('b', 'a'), 'config')
+
+
+def test_what_is_known_otherwise_is_no_key():
+  config = quickstart.get_config()
+  config.resampler.visual_width = 7
+  with pytest.raises(ValueError, match='config.resampler.visual_width'):
+    build.build_model(config, SMOLLM2, 1280, residual_rms=np.ones(30))
+
+
+def test_an_unknown_type_or_language_model_is_refused():
+  config = quickstart.get_config()
+  config.model.dtype = 'float8'
+  with pytest.raises(ValueError, match="'float8', not one of.*bfloat16"):
+    build.build_model(config, SMOLLM2, 1280, residual_rms=np.ones(30))
+  config.frozen.lm = 'gpt2'
+  with pytest.raises(ValueError, match="'gpt2'; the pretrained.*smollm2"):
+    build.load_frozen(config)
+
+
+# Mixtures.
+
+
+def make_layout(config, pictures):
+  return build.call(
+      pipeline.Layout, config.layout, 'config.layout',
+      image_shape=(1,) + pictures.store.shape, lookup=pictures.features)
+
+
+def test_the_mixture_of_the_quickstart_draws(pictures, tokenizer, names):
+  config = quickstart.get_config()
+  datasets = data_lib.build_mixture(config, pictures, tokenizer)
+  assert [d.name for d in datasets] == list(config.mixture)
+  layout = make_layout(config, pictures)
+  batches = next(pipeline.make_pipeline(
+      datasets, tokenizer, layout, seed=0, steps=1))
+  for dataset in datasets:
+    batch = batches[dataset.name]
+    assert batch.tokens.shape == (dataset.batch_size, config.layout.length)
+    assert batch.loss_mask.any() and np.abs(batch.images).max() > 0
+
+
+def test_an_unknown_source_is_refused(pictures, tokenizer):
+  config = quickstart.get_config()
+  config.mixture.pages.source = 'laion'
+  with pytest.raises(
+      ValueError, match=r"mixture.pages.source is 'laion'; there are \['epis"):
+    data_lib.build_mixture(config, pictures, tokenizer)
+
+
+@pytest.mark.parametrize('where, key, near', [
+    (('binding',), 'batchsize', 'batch_size'),
+    (('pages', 'options'), 'image', 'images'),
+])
+def test_a_misspelt_key_of_a_mixture_names_the_nearest(
+    pictures, tokenizer, names, where, key, near
+):
+  config = quickstart.get_config()
+  section = functools.reduce(lambda d, k: d[k], where, config.mixture)
+  section[key] = 1
+  name = re.escape('.'.join(('config.mixture', *where, key)))
+  with pytest.raises(ValueError, match=f'{name}. Did you mean {near!r}'):
+    data_lib.build_mixture(config, pictures, tokenizer)
+
+
+def test_more_images_than_the_model_takes_are_an_error(
+    pictures, tokenizer, names
+):
+  config = quickstart.get_config()
+  config.mixture.binding.options.images = 21
+  datasets = data_lib.build_mixture(config, pictures, tokenizer)
+  batches = pipeline.make_pipeline(
+      datasets, tokenizer, make_layout(config, pictures), seed=0, steps=1)
+  with pytest.raises(ValueError, match='21 images but the model takes 20'):
+    next(batches)
+
+
+# Evaluations.
+
+
+@pytest.fixture
+def small():
+  """The few-shot config with few examples."""
+  config = fewshot.get_config()
+  config.n = config.captions = config.questions = 4
+  return config
+
+
+def test_every_cell_of_the_few_shot_config_draws_trials(
+    small, pictures, tokenizer, names
+):
+  built = cells.build_cells(small, pictures, tokenizer)
+  assert len({cell.key for cell in built}) == len(built) > 60
+  test_rows = set(pictures.galleries['test'].rows.ravel().tolist())
+  test_rows |= {pictures.blank, *pictures.questions['test'][1]}
+  for cell in built:
+    trials = cell.trials()
+    assert len(trials) == 4
+    for trial in trials:
+      shots = (*trial.support, trial.query)
+      assert len(trial.support) == cell.shots * (cell.ways or 0)
+      assert {shot.image for shot in shots} <= test_rows
+      assert trial.query.answer in trial.candidates
+
+
+def test_cells_that_are_evaluated_alike_are_not_built_twice(
+    small, pictures, tokenizer, names
+):
+  built = cells.build_cells(small, pictures, tokenizer)
+  for cell in built:
+    if cell.control in ('nearest_centroid', 'chance') and cell.ways:
+      fields = cell.fields() | {'control': None}
+      assert any(other.fields() == fields for other in built)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(task='imagenet'), r"families\[2\].task has 'imagenet'; there are"),
+    (dict(controls=('shuffled_labels', 'blank')), "controls has 'blank'"),
+    (dict(metric='f1'), "metric has 'f1'; there are .'accuracy'"),
+    (dict(shot=(1,)), r"families\[2\].shot. Did you mean 'shots'"),
+])
+def test_what_is_wrong_in_a_family_is_said_before_any_work(
+    small, pictures, tokenizer, names, change, message
+):
+  with small.unlocked():
+    for key, value in change.items():
+      small.families[2][key] = value
+  with pytest.raises(ValueError, match=message):
+    cells.build_cells(small, pictures, tokenizer)
+
+
+def test_the_training_split_is_not_evaluated(small, pictures, tokenizer, names):
+  small.split = 'train'
+  with pytest.raises(ValueError, match="'train'; held-out splits are"):
+    cells.build_cells(small, pictures, tokenizer)
+
+
+class Guess:
+  """Stands for a predictor that likes every candidate in its own way."""
+
+  def __init__(self, features):
+    self.features, self._calls = features, 0
+
+  def rank(self, groups):
+    scores = []
+    for group in groups:
+      scores.append([])
+      for _, candidates in group:
+        self._calls += 1
+        rng = np.random.default_rng(self._calls)
+        scores[-1].append(-rng.random(len(candidates)))
+    return scores
+
+  def generate(self, prompts, **_):
+    return [types.SimpleNamespace(tokens=(70,)) for _ in prompts]
+
+  def replaced(self, row, features):
+    del row, features
+    return contextlib.nullcontext()
+
+
+def test_the_few_shot_config_measures_every_goal_and_makes_a_report(
+    small, pictures, tokenizer, names, tmp_path, monkeypatch
+):
+  built = cells.build_cells(small, pictures, tokenizer)
+  predictor = Guess(pictures.features)
+  log = Log(tmp_path / 'log', {})
+  rows = evaluate(built, predictor, tokenizer, pictures.features, log)
+  checked = goals.check(rows)
+  with monkeypatch.context() as everything:  # as if all numbers were there
+    everything.setattr(goals, '_find', lambda rows, cell: 0.5)
+    for name in '_beside_centroid', '_controls':
+      everything.setattr(goals, name, lambda *_: [0.5])
+    assert [g.text for g in checked] == [g.text for g in goals.check([])] != []
+  config = quickstart.get_config()
+  weights = {'kernel': np.zeros((3, 5))}
+  loaded = types.SimpleNamespace(
+      config=config, predictor=predictor, pictures=pictures,
+      state=types.SimpleNamespace(step=7, trainable=weights),
+      frozen=types.SimpleNamespace(
+          tokenizer=tokenizer, lm_params=weights, vision_params=weights))
+  story.tell(tmp_path, loaded, small, built, rows, log, seconds=3)
+  log.close()
+  report = (tmp_path / 'report.html').read_text()
+  for text in 'Flamingo quickstart', 'goals are met', 'openmoji_category':
+    assert text in report
+
+
+# Two devices.
+
+
+def test_a_step_on_two_devices_is_the_step_on_one(tiny, random_params):
+  model = tiny.model.clone(
+      lm=tiny.model.lm.clone(layers=1), xattn=tiny.model.xattn[:1],
+      resampler=tiny.model.resampler.clone(layers=1), every=1, offset=0)
+  store = np.random.default_rng(0).normal(size=(9, 7, 23)).astype(np.float32)
+  source = lambda rng: [
+      Chunk(text='abc'[: rng.integers(1, 4)], image=np.int64(rng.integers(9)))
+      for _ in range(2)]
+  batches = next(pipeline.make_pipeline(
+      [pipeline.Dataset(name=name, source=source, batch_size=size)
+       for name, size in (('a', 2), ('b', 4))],
+      Tokenizer.bytes(),
+      pipeline.Layout(length=9, images=2, image_shape=(1, 7, 23),
+                      lookup=store.__getitem__), seed=0, steps=1))
+  params = random_params(
+      model, *(jnp.asarray(x) for x in (
+          batches['a'].images, batches['a'].tokens, batches['a'].image_index)))
+  optimizer = optax.sgd(0.1)
+  step = jax.jit(
+      make_train_step(model, optimizer, {'a': 1.0, 'b': 0.5}),
+      compiler_options={'xla_backend_optimization_level': 0})
+  trainable, frozen = params_lib.split(params)
+  state = TrainState(
+      step=jnp.int32(0), trainable=trainable, frozen=frozen,
+      opt_state=optimizer.init(trainable))
+  mesh = sharding.make_mesh()
+  assert mesh.size == 2
+  rows = jax.device_put(batches, sharding.over_batch(mesh))
+  assert len(rows['b'].tokens.addressable_shards) == 2
+  assert rows['b'].tokens.addressable_shards[0].data.shape == (2, 9)
+  two, metrics_two = step(jax.device_put(state, sharding.replicated(mesh)), rows)
+  one, metrics_one = step(state, batches)
+  jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+      (metrics_two, two.trainable), (metrics_one, one.trainable))
+  assert not np.allclose(one.trainable['new_embedding'],
+                         trainable['new_embedding'])

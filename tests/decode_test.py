@@ -1,0 +1,350 @@
+"""Asking a model: shared prompts and caches say what plain calls say."""
+
+from flamingo.analysis.occlusion import relevance
+from flamingo.data import encode
+from flamingo.data.tokenizer import Tokenizer
+from flamingo.eval import fewshot, metrics
+from flamingo.eval.beam import Beam
+from flamingo.eval.decode import Predictor
+from flamingo.eval.fewshot import Shot, Trial
+from flamingo.types import Chunk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+TOKENIZER = Tokenizer.bytes()
+BLANK = 0
+LENGTH, IMAGES = 48, 5  # of the plain model's only shape
+STORE = np.random.default_rng(3).normal(size=(9, 7, 23)).astype(np.float32)
+
+NAMES = ('dax', 'day', 'wug', 'w')
+SUPPORT = tuple(
+    Shot(image=i, answer=name)
+    for i, name in ((1, 'dax'), (2, 'wug'), (3, 'w'), (4, 'day')))
+
+
+def trial(shots, query=5, text='', names=NAMES):
+  return Trial(
+      id=0, support=SUPPORT[:shots], candidates=names,
+      query=Shot(image=query, text=text, answer=names[0]))
+
+
+def ask(trial):
+  return (fewshot.to_prompt(trial, TOKENIZER),
+          fewshot.candidate_tokens(trial.candidates, TOKENIZER))
+
+
+# Prompts of one episode, a blank query, a question, and text alone.
+GROUPS = [
+    [ask(trial(0)), ask(trial(2)), ask(trial(2, query=BLANK)), ask(trial(4))],
+    [ask(trial(1, query=2, text=' what?'))],
+    [(encode.encode([Chunk(text='dogs:', close=False)], TOKENIZER, max_images=0),
+      [[1, 2], [3]])],
+    [ask(trial(3, query=3, names=('a', 'b')))],
+]
+PROMPTS = [prompt for group in GROUPS for prompt, _ in group]
+
+
+@pytest.fixture(scope='module')
+def predictor(tiny):
+  return Predictor(
+      tiny.model, tiny.params, STORE.__getitem__, image_id=TOKENIZER.image_id,
+      pad_id=TOKENIZER.pad_id, tokens_at_once=96)
+
+
+@pytest.fixture(scope='module')
+def plain(tiny):
+  """(params, prompt, more tokens) to log-probabilities [n V], uncached."""
+  def call(params, images, tokens, index):
+    logits = tiny.model.apply({'params': params}, images, tokens, index)
+    return jax.nn.log_softmax(logits)
+
+  jitted = jax.jit(call)
+
+  def run(prompt, more=(), params=tiny.params):
+    n = len(prompt.tokens) + len(more)
+    images = np.zeros((1, IMAGES, 1, 7, 23), np.float32)
+    if prompt.images is not None:
+      images[0, : len(prompt.images), 0] = STORE[prompt.images]
+    tokens, index = np.zeros((2, 1, LENGTH), np.int32)
+    tokens[0, :n] = [*prompt.tokens, *more]
+    index[0, :n] = [*prompt.image_index, *[prompt.image_index[-1]] * len(more)]
+    return np.asarray(jitted(params, images, tokens, index))[0, :n]
+
+  return run
+
+
+def score(plain, prompt, ids):
+  """Log-likelihood of one candidate behind one prompt."""
+  log_p = plain(prompt, ids[:-1]).astype(np.float64)
+  first = len(prompt.tokens) - 1
+  return sum(log_p[first + k, token] for k, token in enumerate(ids))
+
+
+def assert_scores(came, expected, tolerance=1e-5):
+  for group, expected_group in zip(came, expected, strict=True):
+    for scores, others in zip(group, expected_group, strict=True):
+      np.testing.assert_allclose(scores, others, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope='module')
+def alone(plain):
+  return [
+      [[score(plain, prompt, ids) for ids in candidates]
+       for prompt, candidates in group]
+      for group in GROUPS]
+
+
+# Ranking.
+
+
+def test_ranking_equals_scoring_each_candidate_alone(predictor, alone):
+  assert_scores(predictor.rank(GROUPS), alone)
+  assert np.std(np.concatenate(alone[0])) > 0.1  # there is something to compare
+
+
+def test_scores_do_not_depend_on_how_prompts_are_grouped(predictor, alone):
+  apart = [[one] for group in GROUPS for one in group]
+  flat = [[scores] for group in alone for scores in group]
+  assert_scores(predictor.rank(apart), flat)
+  assert_scores(predictor.rank(apart[::-1]), flat[::-1])
+
+
+@pytest.mark.parametrize('tokens_at_once', [1, 200])
+def test_scores_do_not_depend_on_the_batch_size(
+    predictor, alone, monkeypatch, tokens_at_once
+):
+  monkeypatch.setattr(predictor, 'tokens_at_once', tokens_at_once)
+  assert_scores(predictor.rank(GROUPS), alone)
+
+
+def test_ranking_does_not_depend_on_the_order_of_candidates(predictor, alone):
+  order = [2, 0, 3, 1]
+  prompt, candidates = GROUPS[0][1]
+  scores = predictor.rank([[(prompt, [candidates[i] for i in order])]])[0][0]
+  np.testing.assert_allclose(scores, np.asarray(alone[0][1])[order], rtol=1e-5)
+
+
+def test_the_picture_of_the_query_counts(alone):
+  assert np.abs(np.subtract(alone[0][1], alone[0][2])).max() > 0.01
+
+
+def test_a_model_that_says_everything_alike_gets_chance(
+    predictor, tiny, monkeypatch
+):
+  silent = jax.tree.map(jnp.zeros_like, tiny.params)
+  monkeypatch.setattr(predictor, 'params', silent)
+  monkeypatch.setattr(predictor, '_latents', {})
+  prompt, candidates = ask(trial(2, names=('dax', 'fep', 'wug')))
+  for order in [0, 1, 2], [2, 1, 0]:
+    scores = predictor.rank([[(prompt, [candidates[i] for i in order])]])[0][0]
+    for answer in range(3):
+      assert metrics.is_best(scores, answer) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize('candidates', [[], [[1], []]])
+def test_a_prompt_without_candidates_is_refused(predictor, candidates):
+  with pytest.raises(ValueError, match='candidates of at least one token'):
+    predictor.rank([[(PROMPTS[0], candidates)]])
+
+
+def test_a_picture_is_seen_once(predictor, monkeypatch):
+  asked = []
+  monkeypatch.setattr(predictor, '_latents', {})
+  monkeypatch.setattr(
+      predictor, 'features', lambda rows: asked.append(rows) or STORE[rows])
+  first = predictor.latents([4, 2, 4])
+  np.testing.assert_array_equal(predictor.latents([2, 4]), first[[1, 0]])
+  assert [sorted(set(rows.tolist())) for rows in asked] == [[2, 4]]
+
+
+# Generation.
+
+
+def search(plain, prompt, *, beams, max_tokens, stop, length_penalty, params):
+  """Beam search the slow way: every hypothesis is read anew, without a cache."""
+  worth = lambda said, total, end: total / max(
+      len(said) + end, 1) ** length_penalty
+  alive, ended = [((), 0.0)], []
+  for _ in range(max_tokens):
+    following = []
+    for said, total in alive:
+      log_p = plain(prompt, said, params=params)[-1].astype(np.float64)
+      following += [
+          (total + log_p[token], said + (token,))
+          for token in range(len(log_p)) if token != TOKENIZER.image_id]
+    following.sort(key=lambda entry: -entry[0])
+    ended += [
+        (said[:-1], total) for total, said in following[:beams]
+        if said[-1] == stop]
+    alive = [
+        (said, total) for total, said in following if said[-1] != stop][:beams]
+    done = sorted((worth(*e, True) for e in ended), reverse=True)
+    if len(done) >= beams and (
+        beams == 1 or done[beams - 1] >= max(worth(*a, False) for a in alive)):
+      alive = []
+      break
+  return max(
+      [(worth(*e, True), e) for e in ended]
+      + [(worth(*a, False), a) for a in alive], key=lambda entry: entry[0])[1]
+
+
+def assert_generates(predictor, plain, prompts, *, params, **kwargs):
+  came = predictor.generate(prompts, **kwargs)
+  kwargs = {'length_penalty': 0.0} | kwargs
+  for one, prompt in zip(came, prompts, strict=True):
+    said, total = search(plain, prompt, params=params, **kwargs)
+    assert one.tokens == said
+    assert one.log_likelihood == pytest.approx(total, rel=1e-5, abs=1e-5)
+  return came
+
+
+@pytest.fixture(scope='module')
+def stop(plain, tiny):
+  """A token that is said early by some prompt, but not first by all."""
+  said, _ = search(
+      plain, PROMPTS[1], beams=1, max_tokens=3, stop=-1, length_penalty=0,
+      params=tiny.params)
+  return said[2]
+
+
+def test_greedy_generation_equals_reading_everything_anew(
+    predictor, plain, tiny, stop
+):
+  came = assert_generates(
+      predictor, plain, PROMPTS, beams=1, max_tokens=6, stop=stop,
+      params=tiny.params)
+  lengths = {len(one.tokens) for one in came}
+  assert 6 in lengths and min(lengths) < 6  # some end, some don't
+
+
+@pytest.mark.parametrize('length_penalty', [0.0, 1.0])
+def test_a_beam_of_three_equals_reading_everything_anew(
+    predictor, plain, tiny, stop, length_penalty
+):
+  came = assert_generates(
+      predictor, plain, PROMPTS[1:5], beams=3, max_tokens=5, stop=stop,
+      length_penalty=length_penalty, params=tiny.params)
+  assert min(len(one.tokens) for one in came) < 5
+
+
+def test_generation_does_not_depend_on_the_batch(predictor, stop):
+  kwargs = dict(max_tokens=6, stop=stop)
+  together = predictor.generate(PROMPTS, **kwargs)
+  backwards = predictor.generate(PROMPTS[::-1], **kwargs)[::-1]
+  for one, other in zip(together, backwards):
+    assert one.tokens == other.tokens
+    assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-5)
+
+
+@pytest.mark.parametrize('beams', [1, 3])
+def test_the_image_tag_is_never_said_though_the_model_would(
+    predictor, plain, tiny, monkeypatch, beams
+):
+  rows = tiny.params['new_embedding']
+  eager = tiny.params | {'new_embedding': rows.at[0].multiply(30)}
+  wanted = [
+      plain(prompt, params=eager)[-1].argmax() == TOKENIZER.image_id
+      for prompt in PROMPTS]
+  assert any(wanted)
+  monkeypatch.setattr(predictor, 'params', eager)
+  prompts = [p for p, w in zip(PROMPTS, wanted) if w][:2]
+  for one in assert_generates(
+      predictor, plain, prompts, beams=beams, max_tokens=5,
+      stop=TOKENIZER.eoc_id, params=eager):
+    assert TOKENIZER.image_id not in one.tokens
+
+
+# Beam search by itself.
+
+
+def walk(log_p, beam, steps):
+  """Runs a beam on log-probabilities of the next token, by what was said."""
+  for _ in range(steps):
+    if beam.open:
+      beam.advance(np.stack([log_p(h.tokens) for h in beam.open]))
+  return beam.best()
+
+
+def test_a_beam_finds_what_greedy_misses():
+  """Token 0 is likelier at first, but nothing good comes behind it."""
+  def log_p(said):
+    return np.log({
+        (): [0.5, 0.4, 0.1], (0,): [0.3, 0.3, 0.4], (1,): [0.05, 0.05, 0.9],
+    }.get(said, [0.1, 0.1, 0.8]))
+
+  greedy = walk(log_p, Beam(1, stop=2), 3)
+  assert greedy.tokens == (0,)
+  assert np.exp(greedy.log_likelihood) == pytest.approx(0.5 * 0.4)
+  wide = walk(log_p, Beam(2, stop=2), 3)
+  assert wide.tokens == (1,)
+  assert np.exp(wide.log_likelihood) == pytest.approx(0.4 * 0.9)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_a_beam_wide_enough_finds_the_best_of_all(seed):
+  """Of all texts over two letters that end, or are of four letters."""
+  rng = np.random.default_rng(seed)
+  table = {}
+
+  def log_p(said):
+    if said not in table:
+      table[said] = np.log(rng.dirichlet([0.5, 0.5, 0.5]))
+    return table[said]
+
+  def everything(said=(), total=0.0):
+    for token, value in enumerate(log_p(said)):
+      if token == 2:
+        yield total + value, said
+      elif len(said) == 3:
+        yield total + value, said + (token,)
+      else:
+        yield from everything(said + (token,), total + value)
+
+  total, said = max(everything())
+  best = walk(log_p, Beam(50, stop=2), 4)
+  assert best.tokens == said
+  assert best.log_likelihood == pytest.approx(total)
+
+
+def test_a_length_penalty_favours_longer_texts():
+  log_p = lambda said: np.log([0.4, 0.6] if len(said) < 2 else [1e-9, 1 - 1e-9])
+  assert walk(log_p, Beam(2, stop=1), 4).tokens == ()
+  long = walk(log_p, Beam(2, stop=1, length_penalty=2.0), 4)
+  assert long.tokens == (0, 0)
+
+
+# Hiding places.
+
+
+def test_a_replaced_picture_is_another_one_and_only_within(predictor, alone):
+  prompt, candidates = GROUPS[0][1]
+  with predictor.replaced(5, STORE[BLANK]):
+    scores = predictor.rank([[(prompt, candidates)]])
+  assert_scores(scores, [[alone[0][2]]])
+  assert_scores(predictor.rank([[(prompt, candidates)]]), [[alone[0][1]]])
+
+
+def test_relevance_is_what_hiding_a_place_costs_the_answer(
+    predictor, monkeypatch
+):
+  square = STORE[:, :4].copy()  # 2 x 2 places
+  square[5, 3] = square[BLANK, 3]  # nothing there to hide
+  monkeypatch.setattr(predictor, 'features', square.__getitem__)
+  monkeypatch.setattr(predictor, '_latents', {})
+  asked = trial(2)
+  came = relevance(predictor, asked, TOKENIZER, blank=BLANK)
+
+  def log_p(features):
+    with predictor.replaced(5, features):
+      scores = predictor.rank([[ask(asked)]])[0][0]
+    return scores[0] - np.log(np.exp(scores).sum())
+
+  expected = []
+  for place in range(4):
+    hidden = square[5].copy()
+    hidden[place] = square[BLANK, place]
+    expected.append(max(log_p(square[5]) - log_p(hidden), 0))
+  np.testing.assert_allclose(came.ravel(), expected, atol=1e-6)
+  assert came.shape == (2, 2) and came[1, 1] == 0 and came.max() > 0
