@@ -22,10 +22,10 @@ D = ml_collections.ConfigDict
 def get_config():
   return D(dict(
       seed=0,
-      steps=200,
+      steps=210,
       frozen=D(dict(vision='lite0', lm='smollm2-135m-instruct')),
       model=D(dict(
-          every=5,
+          every=3,
           offset=0,
           dtype='bfloat16',
           scale_branches=True,
@@ -51,22 +51,22 @@ def get_config():
       layout=D(dict(length=64, images=20)),
       mixture=D(dict(
           binding=D(dict(
-              source='episodes', batch_size=3, weight=1.0, reflect=0.7,
+              source='episodes', batch_size=3, weight=1.0,
               options=D(dict(images=20, ways=(2, 5), alike=0.3)))),
           lookalikes=D(dict(
-              source='episodes', batch_size=1, weight=0.3, reflect=0.7,
+              source='episodes', batch_size=1, weight=0.4,
               options=D(dict(images=20, ways=(2, 5), kind='lookalikes')))),
           category=D(dict(
-              source='episodes', batch_size=2, weight=0.7, reflect=0.7,
+              source='episodes', batch_size=2, weight=0.6,
               options=D(dict(images=20, ways=(2, 5), kind='subgroup')))),
           pages=D(dict(
               source='pages', batch_size=1, weight=0.3,
               options=D(dict(images=(5, 9))))),
           questions=D(dict(
-              source='questions', batch_size=1, weight=0.5,
+              source='questions', batch_size=1, weight=1.0,
               options=D(dict(images=3)))),
       )),
-      checkpoint_every=50,
+      checkpoint_every=70,
       log_every=10,
-      held_out_every=50,
+      held_out_every=70,
   ))
