@@ -25,7 +25,7 @@ def _mask(rng):
   mask[:, :, 0] = True
   mask[0, 2] = False
   mask[1, 5] = False
-  return mask
+  return jnp.asarray(mask)
 
 
 def _attend_by_hand(query, key, value, mask, bias):
@@ -79,8 +79,7 @@ def test_a_row_with_nothing_allowed_has_a_gradient_of_zero(rng):
 
 def test_what_is_not_allowed_has_no_influence_at_all(rng):
   query, key, value = _qkv(rng)
-  mask = _mask(rng)
-  mask[:, :, 4] = False
+  mask = _mask(rng).at[:, :, 4].set(False)
   before = attention.attend(query, key, value, mask)
   after = attention.attend(
       query, key.at[:, 4].set(1e9), value.at[:, 4].set(-1e9), mask)
@@ -194,7 +193,8 @@ def test_norms_are_their_definitions(rng, random_params, kind, use_bias):
   assert ('bias' in params) == (kind == 'layer' and use_bias)
   expected = expected + np.asarray(params.get('bias', 0))
   np.testing.assert_allclose(
-      norm.apply({'params': params}, x), expected, rtol=1e-5, atol=1e-5)
+      norm.apply({'params': params}, jnp.asarray(x)), expected,
+      rtol=1e-5, atol=1e-5)
 
 
 def test_norms_of_low_precision_are_computed_in_float32(rng):
@@ -215,9 +215,9 @@ def test_norms_of_low_precision_are_computed_in_float32(rng):
     ('gelu_tanh', {1: 0.8411920, -1: -0.1588080}),
 ])
 def test_activations_take_known_values(name, points):
-  for x, y in points.items():
-    np.testing.assert_allclose(
-        attention.ACTIVATIONS[name](jnp.float32(x)), y, rtol=1e-5, atol=1e-6)
+  x = jnp.asarray([*points], jnp.float32)
+  np.testing.assert_allclose(
+      attention.ACTIVATIONS[name](x), [*points.values()], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('gated', [False, True])
@@ -235,5 +235,5 @@ def test_feed_forward_is_its_definition(rng, random_params, gated):
   else:
     hidden = np.maximum(linear('up', x), 0)
   np.testing.assert_allclose(
-      ff.apply({'params': params}, x), linear('down', hidden),
+      ff.apply({'params': params}, jnp.asarray(x)), linear('down', hidden),
       rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Checkpoints: what is restored is what was saved, or an error that says why."""
+"""Checkpoints: what is restored is what was saved, or an error says why."""
 
 from flamingo import params as params_lib
 from flamingo import sharding
@@ -188,7 +188,8 @@ def training(tiny, random_params):
 
   def source(rng):
     return [
-        Chunk(text=rng.choice(['ab', 'c', 'abc']), image=np.int64(rng.integers(9)))
+        Chunk(text=rng.choice(['ab', 'c', 'abc']),
+              image=np.int64(rng.integers(9)))
         for _ in range(2)]
 
   layout = Layout(

@@ -71,13 +71,13 @@ class Tiny:
 
 @pytest.fixture(scope='session')
 def random_params():
-  """(model, *inputs, method=None, seed=0) to parameters random in every leaf."""
+  """(model, *inputs, method=None, seed=0) to params random in every leaf."""
   return _random_params
 
 
 @pytest.fixture(scope='session')
 def quick_jit():
-  """`jax.jit` that compiles fast: of tiny models that is nearly all there is."""
+  """`jax.jit` that compiles fast: tiny models do nearly nothing else."""
   return functools.partial(jax.jit, compiler_options={
       'xla_backend_optimization_level': 0,
       'xla_llvm_disable_expensive_passes': True})

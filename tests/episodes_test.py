@@ -45,7 +45,9 @@ def whose(gallery):
 
 
 TASKS = {
-    'binding': {}, 'subgroup': dict(alike=True), 'category': dict(category=True)}
+    'binding': {},
+    'subgroup': dict(alike=True),
+    'category': dict(category=True)}
 
 
 @pytest.fixture(params=TASKS)
@@ -261,7 +263,8 @@ def source(request):
   gallery = make_gallery()
   neighbours = episodes.find_neighbours(rng.normal(size=(42, 9)), k=12)
   return sources.Episodes(
-      gallery=make_gallery(neighbours=neighbours), images=11, kind=request.param,
+      gallery=make_gallery(neighbours=neighbours), images=11,
+      kind=request.param,
       names={'single': POOL[:6], 'multi': [n + n for n in POOL]})
 
 

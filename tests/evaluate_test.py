@@ -130,7 +130,8 @@ def test_accuracy_is_the_share_of_answers_that_score_best(whole):
         for name in trial.candidates]
     correct.append(trial.candidates[np.argmax(scores)] == trial.query.answer)
   assert whole[0][1]['value'] == pytest.approx(np.mean(correct))
-  assert whole[0][1]['stderr'] == pytest.approx(np.std(correct, ddof=1) / 7**0.5)
+  assert whole[0][1]['stderr'] == pytest.approx(
+      np.std(correct, ddof=1) / 7**0.5)
 
 
 def test_generation_is_right_if_it_says_the_answer(whole):

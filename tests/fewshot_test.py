@@ -76,7 +76,8 @@ def test_a_control_leaves_everything_else_alone(name):
 
 
 @pytest.mark.parametrize(
-    'name, field', [('shuffled_labels', 'answer'), ('shuffled_images', 'image')])
+    'name, field',
+    [('shuffled_labels', 'answer'), ('shuffled_images', 'image')])
 def test_shuffling_is_a_permutation(name, field):
   moved = 0
   for before, after in zip(TRIALS, control(TRIALS, name)):

@@ -6,6 +6,7 @@ needs no process has a step that only counts.
 
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -104,6 +105,7 @@ def start(tmp_path_factory):
   script.write_text(SCRIPT)
   # Compiled by the first process, for all.
   environment = os.environ | {
+      'PYTHONPATH': str(pathlib.Path(loop.__file__).parents[2]),
       'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
 
@@ -140,10 +142,10 @@ def test_a_killed_run_ends_as_an_undisturbed_one_bit_for_bit(start, tmp_path):
   assert '4' in saved and '8' not in saved
 
   assert 'Resuming at step 4 of 11.' in finish(start(broken, 11))
-  with np.load(whole / 'final.npz') as one, np.load(broken / 'final.npz') as two:
-    assert one.files == two.files and len(one.files) > 50
-    for name in one.files:
-      np.testing.assert_array_equal(one[name], two[name])
+  one, two = (np.load(f / 'final.npz') for f in (whole, broken))
+  assert one.files == two.files and len(one.files) > 50
+  for name in one.files:
+    np.testing.assert_array_equal(one[name], two[name])
   assert without_times(broken) == without_times(whole)
   assert [row['step'] for row in without_times(whole)] == [
       2, 4, 4, 6, 8, 8, 10, 11, 11]

@@ -59,7 +59,7 @@ def test_an_answer_shares_a_first_place(scores, answer, expected):
   assert metrics.is_best(scores, answer) == pytest.approx(expected)
 
 
-# Four classes of pictures, two places each: features point where the class does.
+# Four classes of pictures, two places each: features point where a class does.
 DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, 0]], float)
 FEATURES = np.stack(
     [s * (d + e) for d in DIRECTIONS for s in (1, 5) for e in (0, 0.1)]
@@ -100,5 +100,6 @@ def test_nearest_centroid_asks_for_each_picture_once():
     return FEATURES[rows]
 
   support = [(0, 'a'), (4, 'b')]
-  metrics.nearest_centroid([trial(q, support, 'a') for q in (1, 2, 2)], features)
+  trials = [trial(query, support, 'a') for query in (1, 2, 2)]
+  metrics.nearest_centroid(trials, features)
   assert asked == [0, 1, 2, 4]

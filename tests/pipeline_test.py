@@ -1,5 +1,6 @@
 """The order of training: one integer says what a step is made of."""
 
+import dataclasses
 import json
 
 from flamingo.data import pipeline
@@ -130,6 +131,26 @@ def test_look_ahead_is_a_share_of_documents():
     ahead += int(batches['digits'].image_index[:, 0].sum())
     np.testing.assert_array_equal(batches['letters'].image_index[:, 0], 0)
   assert 70 < ahead < 130  # of 200
+
+
+def test_a_reflection_is_one_of_a_documents_own_and_changes_nothing_else():
+  layout = dataclasses.replace(LAYOUT, channels=16)
+  often = [
+      MIXTURE[0], dataclasses.replace(MIXTURE[1], reflect=0.5, batch_size=40)]
+  plain = [MIXTURE[0], dataclasses.replace(MIXTURE[1], batch_size=40)]
+  batches = next(pipeline.make_pipeline(
+      often, TOKENIZER, layout, seed=3, steps=1))
+  np.testing.assert_array_equal(batches['letters'].reflection, np.ones((4, 16)))
+  signs = batches['digits'].reflection
+  assert signs.shape == (40, 16) and signs.dtype == np.float32
+  assert set(signs.ravel()) == {-1, 1}
+  reflected = (signs < 0).any(axis=1)
+  assert 8 < reflected.sum() < 32
+  assert len(np.unique(signs, axis=0)) == reflected.sum() + 1
+  same = next(make(plain))
+  for name in same:
+    assert same[name].reflection is None
+    assert_same(batches[name].replace(reflection=None), same[name])
 
 
 def test_names_that_occur_twice_are_refused():

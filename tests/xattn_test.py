@@ -219,7 +219,7 @@ def test_equal_gates_of_all_channels_are_one_gate(random_params, run):
       for name, leaf in params.items()}
   np.testing.assert_allclose(
       run(_block(gate='vector'), one_a_channel, *inputs),
-      run(_block(), params, *inputs), rtol=1e-6)
+      run(_block(), params, *inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_no_gate_is_a_gate_that_is_wide_open(random_params, run):
@@ -228,7 +228,7 @@ def test_no_gate_is_a_gate_that_is_wide_open(random_params, run):
   wide = jnp.float32(99.0)  # tanh(99) = 1
   np.testing.assert_allclose(
       run(_block(), params | {'attn_gate': wide, 'ff_gate': wide}, *inputs),
-      run(_block(gate='none'), params, *inputs), rtol=1e-6)
+      run(_block(gate='none'), params, *inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_a_scaled_branch_is_a_scaled_gate(random_params, run):
