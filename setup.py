@@ -1,4 +1,4 @@
-"""Installs flamingo. `pip install -e .[quickstart,test]` has all that runs here."""
+"""Installs flamingo; `pip install -e .[quickstart,test]` all that runs here."""
 
 import setuptools
 

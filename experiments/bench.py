@@ -62,8 +62,8 @@ def step_flops(trainable, frozen, rows, length, images, places, targets):
   lm, table = frozen['lm'], frozen['lm']['embed']['embedding'].shape
   blocks = [trainable[k] for k in trainable if k.startswith('xattn')]
   latents = trainable['resampler']['latent'].shape[0]
-  seen = sum(
-      size(b[k]) for b in blocks for k in ('key', 'value'))  # one an image latent
+  # Keys and values are computed once for each image latent.
+  seen = sum(size(b[k]) for b in blocks for k in ('key', 'value'))
   resampler = trainable['resampler']
   wide = sum(
       size(layer[k]) for name, layer in resampler.items()

@@ -1,7 +1,8 @@
 """From a config to the library's objects: the only place that knows both.
 
-Sections of a config mirror constructors, `PerceiverResampler(**config.resampler)`,
-so a hyper-parameter is written once, and a misspelt one is an error here.
+Sections of a config mirror constructors,
+`PerceiverResampler(**config.resampler)`, so a hyper-parameter is written once,
+and a misspelt one is an error here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -155,7 +156,7 @@ def build_model(
 
 
 def measure_residual_rms(frozen: Frozen) -> np.ndarray:
-  """Size of the frozen LM's residual stream before each layer, on plain text."""
+  """RMS of the frozen LM's residual stream before each layer, on plain text."""
   lm = LM(**frozen.lm)
   tokens = jnp.asarray([frozen.tokenizer.encode(_ORDINARY_TEXT)])
   # The first token is an outlier in most LMs: all others look at it.

@@ -102,7 +102,8 @@ def load_pictures(
   for split in _SPLITS:
     shape = (len(emoji[split]), len(STYLES), section.views[split])
     count = int(np.prod(shape))
-    galleries[split] = Gallery(emoji[split], rows[at : at + count].reshape(shape))
+    galleries[split] = Gallery(
+        emoji[split], rows[at : at + count].reshape(shape))
     at += count
   questions = {}
   for split, (chosen, start, numbers) in asked.items():

@@ -43,7 +43,8 @@ def main(argv):
   loaded = load(workdir)
   config = CONFIG.value
   log = Log(workdir / config.output / 'predictions.jsonl', {
-      'step': str(int(loaded.state.step)), 'pictures': loaded.pictures.fingerprint,
+      'step': str(int(loaded.state.step)),
+      'pictures': loaded.pictures.fingerprint,
       **loaded.frozen.fingerprints})
   cells = cells_lib.build_cells(
       config, loaded.pictures, loaded.frozen.tokenizer)

@@ -47,7 +47,8 @@ def main(argv):
   params = shapes(CONFIG.value)
   for name, count in counts(params).items():
     print(f'{name:<40}{count / 1e6:>12,.1f}M')
-  print(f"{'all but the vision encoder':<40}{params_lib.count(params) / 1e6:>12,.1f}M")
+  total = params_lib.count(params)
+  print(f"{'all but the vision encoder':<40}{total / 1e6:>12,.1f}M")
 
 
 if __name__ == '__main__':

@@ -64,8 +64,8 @@ def _in_words(rows: Sequence[dict]) -> str:
   curve.sort()
   said = ', '.join(f'{v:.1%} with {s}' for s, v in curve)
   return (
-      'On categories, where every picture is another emoji and examples must be '
-      f'put together, accuracy among five is {said} of each class.')
+      'On categories, where every picture is another emoji and examples must '
+      f'be put together, accuracy among five is {said} of each class.')
 
 
 def _cell(cells, task, ways, shots, style) -> Cell | None:
@@ -119,17 +119,17 @@ def _facts(loaded, metrics, seconds: float) -> dict[str, str]:
           f'{config.frozen.lm}: '
           f'{params_lib.count(loaded.frozen.lm_params):,} parameters',
       'Trained':
-          f'{params_lib.count(loaded.state.trainable):,} parameters: resampler, '
-          'gated cross-attention, the rows of <image> and <EOC> (and a fixed '
-          'whitening)',
+          f'{params_lib.count(loaded.state.trainable):,} parameters: '
+          'resampler, gated cross-attention, the rows of <image> and <EOC> '
+          '(and a fixed whitening)',
       'Trained on': ', '.join(
           f'{name} (weight {d.weight}, {d.batch_size} a step)'
           for name, d in config.mixture.items()),
       'Emoji': ', '.join(
           f'{len(g.emoji)} for {split}' for split, g in galleries.items()),
       'Steps': f'{int(loaded.state.step)} at {step:.2f} s each',
-      'Data wait': f'{np.mean([r["data_wait_share"] for r in last]):.1%} of the '
-                   'step' if last else 'not measured',
+      'Data wait': f'{np.mean([r["data_wait_share"] for r in last]):.1%} of '
+                   'the step' if last else 'not measured',
       'Evaluation took': f'{seconds:.0f} s',
       'Machine': f'{platform.processor() or platform.machine()}, '
                  f'{platform.system()}',

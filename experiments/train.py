@@ -61,7 +61,7 @@ def train(config, workdir: str) -> TrainState:
       frozen=build.frozen_params(frozen, config.model.dtype),
       opt_state=optimizer.init(fresh))
   state = jax.device_put(state, sharding.replicated(mesh))
-  put = lambda batches: jax.device_put(batches, sharding.over_batch(mesh))
+  put = lambda batches: sharding.put_batch(batches, mesh)
 
   datasets = data_lib.build_mixture(config, pictures, frozen.tokenizer)
   layout = build.call(
@@ -100,7 +100,7 @@ def train(config, workdir: str) -> TrainState:
 
 
 def held_out_dataset(config, pictures, tokenizer) -> pipeline.Dataset:
-  """Names of validation emoji, as pages: nothing of them was ever trained on."""
+  """Names of validation emoji, as pages: none of them was ever trained on."""
   gallery = pictures.galleries['validation']
   pages = data_lib.sources.Pages(gallery=gallery, images=(1, 1))
   return pipeline.Dataset(name='held_out', source=pages, batch_size=32)
@@ -113,8 +113,8 @@ def held_out_losses(model, batch):
   def losses(trainable, frozen, blind):
     index = jnp.zeros_like(batch.image_index) if blind else batch.image_index
     return step_lib.weighted_loss(
-        model, trainable, frozen, {'held_out': batch.replace(image_index=index)},
-        {'held_out': 1.0})[0]
+        model, trainable, frozen,
+        {'held_out': batch.replace(image_index=index)}, {'held_out': 1.0})[0]
 
   def measure(state):
     seeing = float(losses(state.trainable, state.frozen, blind=False))

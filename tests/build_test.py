@@ -431,7 +431,7 @@ def test_a_step_on_two_devices_is_the_step_on_one(tiny, random_params):
       for _ in range(2)]
   batches = next(pipeline.make_pipeline(
       [pipeline.Dataset(name=name, source=source, batch_size=size)
-       for name, size in (('a', 2), ('b', 4))],
+       for name, size in (('a', 2), ('b', 4), ('c', 3))],
       Tokenizer.bytes(),
       pipeline.Layout(length=9, images=2, image_shape=(1, 7, 23),
                       lookup=store.__getitem__), seed=0, steps=1))
@@ -440,7 +440,7 @@ def test_a_step_on_two_devices_is_the_step_on_one(tiny, random_params):
           batches['a'].images, batches['a'].tokens, batches['a'].image_index)))
   optimizer = optax.sgd(0.1)
   step = jax.jit(
-      make_train_step(model, optimizer, {'a': 1.0, 'b': 0.5}),
+      make_train_step(model, optimizer, {'a': 1.0, 'b': 0.5, 'c': 0.3}),
       compiler_options={'xla_backend_optimization_level': 0})
   trainable, frozen = params_lib.split(params)
   state = TrainState(
@@ -448,9 +448,11 @@ def test_a_step_on_two_devices_is_the_step_on_one(tiny, random_params):
       opt_state=optimizer.init(trainable))
   mesh = sharding.make_mesh()
   assert mesh.size == 2
-  rows = jax.device_put(batches, sharding.over_batch(mesh))
+  rows = sharding.put_batch(batches, mesh)
   assert len(rows['b'].tokens.addressable_shards) == 2
   assert rows['b'].tokens.addressable_shards[0].data.shape == (2, 9)
+  # Three rows cannot be shared by two, and are copied.
+  assert rows['c'].tokens.addressable_shards[0].data.shape == (3, 9)
   everywhere = jax.device_put(state, sharding.replicated(mesh))
   two, metrics_two = step(everywhere, rows)
   one, metrics_one = step(state, batches)

@@ -1,4 +1,4 @@
-"""The notebook runs, on a checkpoint of the real parts trained for two steps."""
+"""The notebook runs, on a checkpoint of real parts trained for two steps."""
 
 import os
 import pathlib

@@ -371,3 +371,10 @@ def test_relevance_is_what_hiding_a_place_costs_the_answer(
   assert came[1].shape == (2, 2)
   alone = relevance(predictor, asked[1:], TOKENIZER, blank=BLANK)
   np.testing.assert_allclose(alone[0], came[1], atol=1e-5)
+
+
+def test_a_model_that_attends_to_all_images_is_refused(small):
+  model, params = small
+  every = model.clone(xattn=[b.clone(sees='all') for b in model.xattn])
+  with pytest.raises(ValueError, match="sees='last'"):
+    Predictor(every, params, STORE.__getitem__, image_id=259, pad_id=258)

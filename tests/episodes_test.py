@@ -260,7 +260,6 @@ def test_the_document_is_a_tag_a_name_and_an_end_for_each_picture(gallery):
 @pytest.fixture(params=['emoji', 'subgroup', 'lookalikes'])
 def source(request):
   rng = np.random.default_rng(0)
-  gallery = make_gallery()
   neighbours = episodes.find_neighbours(rng.normal(size=(42, 9)), k=12)
   return sources.Episodes(
       gallery=make_gallery(neighbours=neighbours), images=11,

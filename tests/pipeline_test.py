@@ -169,3 +169,9 @@ def test_a_document_of_too_many_images_is_an_error():
   crowd = lambda rng: [Chunk(text='x', image=np.int64(0))] * 4
   with pytest.raises(ValueError, match='4 images but the model takes 3'):
     next(make([Dataset(name='crowd', source=crowd, batch_size=1)]))
+
+
+def test_reflections_need_channels_to_reflect():
+  mixture = [dataclasses.replace(MIXTURE[0], reflect=0.5)]
+  with pytest.raises(ValueError, match='no whitening'):
+    make(mixture)

@@ -5,9 +5,10 @@ Command: python -m experiments.evaluate \
 Cost and numbers to reach: docs/quickstart.md.
 
 A family of cells lists what is varied; its episodes are the same for all of its
-shots and controls, of which None is the prompt as it is. `n` is episodes a cell.
-Nearest centroid and chance stand beside every cell without a control. A blank
-query costs next to nothing beside the true one: demonstrations are read once.
+shots and controls, of which None is the prompt as it is. `n` is episodes a
+cell. Nearest centroid and chance stand beside every cell without a control. A
+blank query costs next to nothing beside the true one: demonstrations are read
+once.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""The paper's sizes: `--config=experiments/configs/flamingo.py:3b`, `9b`, `80b`.
+"""The paper's sizes: `--config=experiments/configs/flamingo.py:3b` (9b, 80b).
 
 Purpose: to be counted and planned; the weights were never released.
 Command: python -m experiments.plan --config=experiments/configs/flamingo.py:80b
@@ -6,7 +6,7 @@ Cost: seconds; nothing is allocated.
 Numbers to reach (paper, Table 5): resampler 194M; gated cross-attention 1.2B,
   1.6B, 10B; language model 1.4B, 7.1B, 70B.
 
-Where the paper contradicts itself: 9B has 32 LM layers and 8 blocks (its Table 5;
+Where the paper contradicts itself: 9B has 32 LM layers and 8 blocks (Table 5;
 Table 4's 40 and 10 would be 8.9B and 2.0B); heads are 128 wide everywhere and a
 projection maps the encoder's 3072 channels to 1536 (which gives the 194M). Keys
 and values are counted as 1536 -> D, not D -> D, so the gated blocks come out

@@ -1,8 +1,8 @@
 """Where in a picture an answer comes from: what hiding a place costs it.
 
 Attention weights say where a layer looked; this says what came of it. One place
-of the query's features at a time is replaced by that of a blank picture, and the
-loss in log-likelihood of the true answer is its relevance.
+of the query's features at a time is replaced by that of a blank picture, and
+the loss in log-likelihood of the true answer is its relevance.
 """
 
 from collections.abc import Sequence

@@ -52,7 +52,9 @@ class Gallery:
     """Where the picture's features stand in the store."""
     return np.int64(self.rows[picture.emoji, picture.style, picture.view])
 
-  def subgroups(self, least: int, groups: Sequence[str] = ()) -> list[list[int]]:
+  def subgroups(
+      self, least: int, groups: Sequence[str] = ()
+  ) -> list[list[int]]:
     """Emoji of each subgroup with at least `least`; of some groups or all."""
     members = {}
     for i, emoji in enumerate(self.emoji):
@@ -123,10 +125,10 @@ def draw_lookalikes(
 ) -> list[list[int]]:
   """`ways` classes that nobody named: an emoji and those most alike to it.
 
-  There are as many of them as emoji, where Unicode has a few dozen subgroups, so
-  that putting examples together can be learnt without learning what is usually
-  put together. How many belong is drawn, too. What is alike to two of the chosen
-  belongs to the nearer.
+  There are as many of them as emoji, where Unicode has a few dozen subgroups,
+  so that putting examples together can be learnt without learning what is
+  usually put together. How many belong is drawn, too. What is alike to two of
+  the chosen belongs to the nearer.
   """
   seeds = rng.choice(len(neighbours), ways, replace=False)
   reach = int(rng.integers(8, neighbours.shape[1] + 1))
@@ -143,7 +145,7 @@ def draw_lookalikes(
 def find_neighbours(
     features: Float[np.ndarray, 'e c'], k: int
 ) -> Int[np.ndarray, 'e k']:
-  """The k emoji whose centred features are most alike (cosine), itself first."""
+  """The k emoji most alike in centred features (cosine), itself first."""
   centred = features - features.mean(axis=0)
   centred /= np.linalg.norm(centred, axis=1, keepdims=True)
   return np.argsort(-centred @ centred.T, axis=1, kind='stable')[:, :k]

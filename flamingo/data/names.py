@@ -11,7 +11,8 @@ import itertools
 
 from flamingo.data.tokenizer import Tokenizer
 
-_ONSETS = 'b d f g k l m n p r s t v w z bl br dr fl gl gr kl pl pr sl tr'.split()
+_ONSETS = (
+    'b d f g k l m n p r s t v w z bl br dr fl gl gr kl pl pr sl tr'.split())
 _VOWELS = 'a e i o u'.split()
 _CODAS = 'b d g k l m n p r s t x'.split()
 

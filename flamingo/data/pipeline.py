@@ -33,7 +33,8 @@ class Dataset:
     reflect: probability that a document's features are reflected: each channel
       behind the whitening keeps or changes its sign, the same in all its
       images. What is alike stays alike, and nothing looks like itself in
-      another document, so that pictures can be compared but not learnt by heart.
+      another document, so that pictures can be compared but not learnt by
+      heart.
   """
 
   name: str
@@ -68,8 +69,8 @@ class Layout:
 
 
 def draw_batch(
-    dataset: Dataset, tokenizer: Tokenizer, layout: Layout, seed: int, step: int,
-    rows: range | None = None,
+    dataset: Dataset, tokenizer: Tokenizer, layout: Layout, seed: int,
+    step: int, rows: range | None = None,
 ) -> Batch:
   """The batch of one dataset at one step, or some rows of it.
 
@@ -128,8 +129,14 @@ def make_pipeline(
   """
   names = [dataset.name for dataset in datasets]
   if len(set(names)) < len(names) or not names:
-    raise ValueError(f'A mixture needs datasets of different names, not {names}.')
+    raise ValueError(
+        f'A mixture needs datasets of different names, not {names}.')
   for dataset in datasets:
+    if dataset.reflect and not layout.channels:
+      raise ValueError(
+          f'{dataset.name} has reflect={dataset.reflect}, but there is no '
+          'whitening whose channels could be reflected. Set its width, or '
+          'reflect=0.')
     if dataset.batch_size % processes:
       raise ValueError(
           f'{dataset.name} has batch_size={dataset.batch_size}, which '

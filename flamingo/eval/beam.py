@@ -1,7 +1,7 @@
-"""Beam search over one prompt, in numpy: the model only gives log-probabilities.
+"""Beam search over one prompt, in numpy; a model only gives log-probabilities.
 
-The paper decodes open answers with a beam of 3 (section 3.2) and gives no length
-penalty.
+The paper decodes open answers with a beam of 3 (section 3.2) and gives no
+length penalty.
 """
 
 import dataclasses
@@ -74,7 +74,8 @@ class Beam:
       return bool(self.ended)
     if len(self.ended) < self.size or not self.open:
       return not self.open
-    kept = sorted((self._worth(h, ended=True) for h in self.ended), reverse=True)
+    kept = sorted(
+        (self._worth(h, ended=True) for h in self.ended), reverse=True)
     hope = max(self._worth(h, ended=False) for h in self.open)
     return kept[self.size - 1] >= hope
 

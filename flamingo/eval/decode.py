@@ -45,13 +45,18 @@ class Predictor:
       pad_id: int,
       tokens_at_once: int = 2048,
   ):
+    if any(block.sees != 'last' for block in model.xattn):
+      raise ValueError(
+          "Predictor reads models whose tokens see one image (sees='last'): "
+          'prompts that share a tree share no order of images, which '
+          "sees='all' needs.")
     self.model, self.params, self.features = model, params, features
     self.image_id, self.pad_id = image_id, pad_id
     self.tokens_at_once = tokens_at_once
     self._latents: dict[int, np.ndarray] = {}
     self._see = jax.jit(functools.partial(_see, model))
-    # The states are most of what is compiled, so their shapes are kept few: what
-    # is read off them is a function of its own.
+    # The states are most of what is compiled, so their shapes are kept few:
+    # what is read off them is a function of its own.
     self._states = jax.jit(functools.partial(_states, model))
     self._score = jax.jit(functools.partial(_score, model))
     self._prefill = jax.jit(
@@ -183,7 +188,8 @@ class Predictor:
         return
       if beams > 1:
         cache, image = self._reorder(cache, image, gather.reshape(-1))
-      log_p, cache = self._step(self.params, image, tokens.reshape(-1, 1), cache)
+      log_p, cache = self._step(
+          self.params, image, tokens.reshape(-1, 1), cache)
       log_p = np.array(log_p).reshape(rows, beams, -1)
 
   def _batches(

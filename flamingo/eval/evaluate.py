@@ -268,7 +268,7 @@ def _common(cell: Cell, trial: Trial, prompt: Example) -> dict:
 
 
 def _chance(cell: Cell, trials: Sequence[Trial]) -> Row:
-  """Uniform guessing, or the commonest answer if candidates are always the same.
+  """Uniform guessing, or the commonest answer if candidates never change.
 
   The commonest answer is counted on the trials themselves, which flatters it.
   """

@@ -1,4 +1,4 @@
-"""Scores with their standard errors, and the baselines that stand beside them."""
+"""Scores with their standard errors, and the baselines to set beside them."""
 
 from collections.abc import Callable, Sequence
 

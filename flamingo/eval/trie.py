@@ -54,7 +54,9 @@ class Trie:
       node = self._child(node, int(token), self._number(row))
     return node
 
-  def ask(self, end: int, candidates: Sequence[Sequence[int]]) -> list[Question]:
+  def ask(
+      self, end: int, candidates: Sequence[Sequence[int]]
+  ) -> list[Question]:
     """Adds candidates behind a prompt's last token.
 
     A candidate's last token is asked for, but never read.

@@ -44,8 +44,8 @@ def _project_backward(dtype, saved, cotangent):
   batch = tuple(range(x.ndim - 1))
   dx = _dot(cotangent, kernel, ((x.ndim - 1,), (1,)), dtype)
   # A frozen kernel's gradient is never asked for, so XLA drops this product.
-  # It contracts the leading axes, which XLA's CPU kernels do no faster (and less
-  # exactly) in bfloat16.
+  # It contracts the leading axes, which XLA's CPU kernels do no faster (and
+  # less exactly) in bfloat16.
   on_cpu = jax.default_backend() == 'cpu'
   dkernel = _dot(x, cotangent, (batch, batch), jnp.float32 if on_cpu else dtype)
   return dx, dkernel.astype(kernel.dtype)

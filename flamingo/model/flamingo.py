@@ -8,7 +8,6 @@ parameters drop in under `vision`.
 from collections.abc import Sequence
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 

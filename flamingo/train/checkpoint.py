@@ -85,7 +85,7 @@ class Checkpointer:
     """The newest checkpoint, or None if there is none.
 
     Args:
-      state: what a fresh run starts from: shapes, shardings and the frozen part.
+      state: what a fresh run starts from: shapes, shardings, the frozen part.
 
     Returns:
       the state, and the state of the data iterator.

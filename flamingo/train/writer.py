@@ -47,7 +47,7 @@ class Writer:
 
 
 def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, float]]:
-  """Lines of `metrics.jsonl`; a last line that was cut by a kill is left out."""
+  """Lines of `metrics.jsonl`; a last line that a kill has cut is left out."""
   path = pathlib.Path(directory) / 'metrics.jsonl'
   if not path.exists():
     return []

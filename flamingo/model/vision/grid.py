@@ -5,7 +5,9 @@ from jaxtyping import Array, Float
 import numpy as np
 
 
-def pool_grid(features: Float[Array, 'b s c'], side: int) -> Float[Array, 'b q c']:
+def pool_grid(
+    features: Float[Array, 'b s c'], side: int
+) -> Float[Array, 'b q c']:
   """Averages a square grid of features down to `side` x `side`.
 
   Where the sides don't divide, windows overlap: 7 to 4 has rows 0-1, 1-3, 3-5,
