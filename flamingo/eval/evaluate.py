@@ -145,7 +145,7 @@ def evaluate(
     features: Callable[[np.ndarray], np.ndarray],
     log: Log,
     *,
-    chunk: int = 200,
+    chunk: int = 400,
     max_tokens: int = 8,
 ) -> list[Row]:
   """Predicts what the log lacks, and returns the row of each cell.
