@@ -201,7 +201,7 @@ class Predictor:
       groups.setdefault(_bucket(len(trie)), []).append(i)
     for length, members in sorted(groups.items()):
       most = max(1, self.tokens_at_once // length)
-      # Even batches: a last one that is nearly empty costs as much as the first.
+      # Even batches: a last one, nearly empty, would cost as much as the first.
       rows = -(-len(members) // -(-len(members) // most))
       for start in range(0, len(members), rows):
         yield members[start : start + rows], rows, length
