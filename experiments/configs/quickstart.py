@@ -11,7 +11,7 @@ Cost: about 18 minutes with evaluation. Numbers: docs/quickstart.md.
 Where it leaves the paper, and why (docs/quickstart.md has the measurements):
 gates open a little, branches are scaled to the frozen residual stream, features
 are whitened, new tokens start as ordinary ones. The paper's zero gates are the
-library's default; with them nothing is learnt in so few steps.
+library's default.
 """
 
 import ml_collections
