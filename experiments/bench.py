@@ -95,11 +95,7 @@ def main(argv):
       opt_state=optimizer.init(trainable))
   datasets = data_lib.build_mixture(config, pictures, frozen.tokenizer)
   weights = {d.name: d.weight for d in datasets}
-  layout = build.call(
-      pipeline.Layout, config.layout, 'config.layout',
-      image_shape=(1,) + pictures.store.shape,
-      image_dtype=pictures.store.dtype, lookup=pictures.features,
-      channels=config.whitening.width)
+  layout = data_lib.build_layout(config, pictures)
   batches = pipeline.make_pipeline(
       datasets, frozen.tokenizer, layout, seed=0, steps=10_000)
   batch = next(batches)

@@ -16,7 +16,7 @@ from flamingo.data import (
     easy_vqa, episodes, images, names, openmoji, sources)
 from flamingo.data.episodes import Gallery, STYLES
 from flamingo.data.features import FeatureStore, key
-from flamingo.data.pipeline import Dataset
+from flamingo.data.pipeline import Dataset, Layout
 from flamingo.model.vision.grid import pool_grid
 from flamingo.model.whitening import fit
 
@@ -148,12 +148,24 @@ def build_mixture(
     if kind not in _SOURCES:
       raise ValueError(
           f'{where}.source is {kind!r}; there are {sorted(_SOURCES)}.')
+    options = section.pop('options', {})
     source = build.call(
-        _SOURCES[kind], section.pop('options', {}), f'{where}.options',
-        **_given(kind, pictures, tokenizer))
+        _SOURCES[kind], options, f'{where}.options',
+        **_given(kind, options, pictures, tokenizer))
     datasets.append(build.call(
         Dataset, section, where, name=name, source=source))
   return datasets
+
+
+def build_layout(
+    config: ml_collections.ConfigDict, pictures: Pictures
+) -> Layout:
+  """The shape of all batches: section `layout`, and what the pictures say."""
+  return build.call(
+      Layout, config.layout, 'config.layout',
+      image_shape=(1,) + pictures.store.shape,
+      image_dtype=pictures.store.dtype, lookup=pictures.features,
+      channels=config.whitening.width)
 
 
 _SOURCES = {
@@ -163,11 +175,14 @@ _SOURCES = {
 }
 
 
-def _given(kind: str, pictures: Pictures, tokenizer) -> dict:
+def _given(kind: str, options, pictures: Pictures, tokenizer) -> dict:
   if kind == 'questions':
     chosen, rows = pictures.questions['train']
     return dict(questions=chosen, rows=rows)
-  given = dict(gallery=with_neighbours(pictures, 'train', k=40))
+  gallery = pictures.galleries['train']
+  if options.get('kind') == 'lookalikes':  # the only ones that read neighbours
+    gallery = with_neighbours(pictures, 'train', k=40)
+  given = dict(gallery=gallery)
   if kind == 'episodes':
     given['names'] = name_pools(tokenizer, 'train')
   return given

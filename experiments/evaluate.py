@@ -89,7 +89,7 @@ def load(workdir: str | pathlib.Path) -> Loaded:
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: other frozen parts or pictures are here than it was trained on.
+    ValueError: other frozen parts are here than it was trained beside.
   """
   directory = pathlib.Path(workdir) / 'checkpoints'
   meta = read_meta(directory)

@@ -64,11 +64,7 @@ def train(config, workdir: str) -> TrainState:
   put = lambda batches: sharding.put_batch(batches, mesh)
 
   datasets = data_lib.build_mixture(config, pictures, frozen.tokenizer)
-  layout = build.call(
-      pipeline.Layout, config.layout, 'config.layout',
-      image_shape=(1,) + pictures.store.shape,
-      image_dtype=pictures.store.dtype, lookup=pictures.features,
-      channels=config.whitening.width)
+  layout = data_lib.build_layout(config, pictures)
   batches = pipeline.make_pipeline(
       datasets, frozen.tokenizer, layout, seed=config.seed, steps=config.steps)
 

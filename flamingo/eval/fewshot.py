@@ -51,20 +51,15 @@ class Trial:
 Control = Callable[[Trial, np.random.Generator, int], Trial]
 
 
-def _shuffled_labels(trial, rng, blank):
-  del blank
-  order = rng.permutation(len(trial.support))
-  answers = [trial.support[i].answer for i in order]
-  return _support(trial, [
-      dataclasses.replace(s, answer=a) for s, a in zip(trial.support, answers)])
-
-
-def _shuffled_images(trial, rng, blank):
-  del blank
-  order = rng.permutation(len(trial.support))
-  images = [trial.support[i].image for i in order]
-  return _support(trial, [
-      dataclasses.replace(s, image=i) for s, i in zip(trial.support, images)])
+def _shuffled(field: str) -> Control:
+  """Gives each demonstration another one's `field`, by a random permutation."""
+  def change(trial, rng, blank):
+    del blank
+    given = [getattr(shot, field) for shot in trial.support]
+    return _support(trial, [
+        dataclasses.replace(shot, **{field: given[i]})
+        for shot, i in zip(trial.support, rng.permutation(len(given)))])
+  return change
 
 
 def _blank_images(trial, rng, blank):
@@ -86,8 +81,8 @@ def _support(trial, support):
 # Each is a permutation of all demonstrations or nothing less, so that its
 # expected score is chance: the true answer is as likely as any other.
 CONTROLS: dict[str, Control] = {
-    'shuffled_labels': _shuffled_labels,
-    'shuffled_images': _shuffled_images,
+    'shuffled_labels': _shuffled('answer'),
+    'shuffled_images': _shuffled('image'),
     'blank_images': _blank_images,
     'blank_query': _blank_query,
 }
