@@ -115,9 +115,9 @@ def load_pictures(
 
 
 def fit_whitening(pictures: Pictures, width: int) -> dict[str, np.ndarray]:
-  """Whitening measured on the training pictures alone."""
-  rows = pictures.galleries['train'].rows.ravel()
-  return fit(pooled_features(pictures, rows), width)
+  """Whitening measured on the training emoji alone: all styles and views."""
+  rows = pictures.galleries['train'].rows
+  return fit(pooled_features(pictures, rows.reshape(len(rows), -1)), width)
 
 
 def pooled_features(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
@@ -144,17 +144,31 @@ def build_mixture(
   for name, section in config.mixture.items():
     section = dict(section)
     where = f'config.mixture.{name}'
-    kind = section.pop('source', None)
-    if kind not in _SOURCES:
-      raise ValueError(
-          f'{where}.source is {kind!r}; there are {sorted(_SOURCES)}.')
-    options = section.pop('options', {})
-    source = build.call(
-        _SOURCES[kind], options, f'{where}.options',
-        **_given(kind, options, pictures, tokenizer))
+    source = _build_source(
+        section.pop('source', None), section.pop('options', {}), where,
+        pictures, tokenizer)
     datasets.append(build.call(
         Dataset, section, where, name=name, source=source))
   return datasets
+
+
+def _build_source(kind, options, where, pictures, tokenizer):
+  """The source a section names, with its options and what it draws from."""
+  if kind not in _SOURCES:
+    raise ValueError(
+        f'{where}.source is {kind!r}; there are {sorted(_SOURCES)}.')
+  if kind == 'one_of':  # its options are sections like this one, by name
+    parts = []
+    for name, one in options.items():
+      place = f'{where}.options.{name}'
+      build.check_keys(one, ('source', 'options'), place)
+      parts.append(_build_source(
+          one.get('source'), one.get('options', {}), place, pictures,
+          tokenizer))
+    return sources.OneOf(sources=tuple(parts))
+  return build.call(
+      _SOURCES[kind], options, f'{where}.options',
+      **_given(kind, options, pictures, tokenizer))
 
 
 def build_layout(
@@ -164,12 +178,12 @@ def build_layout(
   return build.call(
       Layout, config.layout, 'config.layout',
       image_shape=(1,) + pictures.store.shape,
-      image_dtype=pictures.store.dtype, lookup=pictures.features,
-      channels=config.whitening.width)
+      image_dtype=pictures.store.dtype, lookup=pictures.features)
 
 
 _SOURCES = {
     'episodes': sources.Episodes,
+    'one_of': sources.OneOf,
     'pages': sources.Pages,
     'questions': sources.Questions,
 }

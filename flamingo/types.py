@@ -49,8 +49,6 @@ class Batch:
     image_index: int32 [B L], the image each token sees, from 1; 0 sees none.
     targets: int32 [B L], the next token.
     loss_mask: bool [B L], the targets that count.
-    reflection: float32 [B C] of 1 and -1 that the channels of whitened features
-      are multiplied with, the same for all images of a row; None for none.
   """
 
   images: jax.Array
@@ -58,7 +56,6 @@ class Batch:
   image_index: jax.Array
   targets: jax.Array
   loss_mask: jax.Array
-  reflection: jax.Array | None = None
 
 
 @flax.struct.dataclass

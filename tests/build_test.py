@@ -98,7 +98,7 @@ def names(monkeypatch):
 
 def name_pools(tokenizer, split):
   del tokenizer
-  single = [f'{split[:2]}{c}' for c in 'abcdefgh']
+  single = [f'{split[:2]}{c}' for c in 'abcdefghijkl']
   return {'single': single, 'multi': [name * 2 for name in single]}
 
 
@@ -275,15 +275,17 @@ def test_the_mixture_of_the_quickstart_draws(pictures, tokenizer, names):
 
 def test_an_unknown_source_is_refused(pictures, tokenizer):
   config = quickstart.get_config()
-  config.mixture.pages.source = 'laion'
+  config.mixture.category.source = 'laion'
   with pytest.raises(
-      ValueError, match=r"mixture.pages.source is 'laion'; there are \['epis"):
+      ValueError, match=r"category.source is 'laion'; there are \['epis"):
     data_lib.build_mixture(config, pictures, tokenizer)
 
 
 @pytest.mark.parametrize('where, key, near', [
     (('binding',), 'batchsize', 'batch_size'),
-    (('pages', 'options'), 'image', 'images'),
+    (('binding', 'options'), 'image', 'images'),
+    (('words', 'options', 'pages'), 'option', 'options'),
+    (('words', 'options', 'questions', 'options'), 'image', 'images'),
 ])
 def test_a_misspelt_key_of_a_mixture_names_the_nearest(
     pictures, tokenizer, names, where, key, near

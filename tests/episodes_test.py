@@ -8,6 +8,7 @@ from flamingo.data.episodes import Episode, Gallery, Picture
 from flamingo.data.openmoji import Emoji
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.tasks import CaptionTask, EpisodeTask, QuestionTask
+from flamingo.types import Chunk
 import numpy as np
 import pytest
 
@@ -318,6 +319,32 @@ def test_a_class_of_one_view_shows_it_again_and_again():
 def test_an_unknown_kind_of_episode_is_refused(gallery):
   with pytest.raises(ValueError, match="'lookalikes', but 'hearts' came"):
     sources.Episodes(gallery=gallery, names={}, images=3, kind='hearts')
+
+
+def test_styles_are_mixed_more_often_than_not():
+  drawn = [sources._styles(np.random.default_rng(s), 11) for s in range(200)]
+  one_style = sum(len(set(styles)) == 1 for styles in drawn)
+  changes = [int(np.count_nonzero(np.diff(styles))) for styles in drawn]
+  assert 30 < one_style < 70  # of 200: a quarter
+  assert 30 < changes.count(1) < 80  # one and then the other
+  assert {styles[0] for styles in drawn} == {0, 1}
+
+
+def test_one_of_several_sources_draws_each_document():
+  document = lambda text: lambda rng: [Chunk(text=f'{text}{rng.integers(9)}')]
+  source = sources.OneOf(sources=(document('a'), document('b')))
+  texts = [source(np.random.default_rng(s))[0].text for s in range(100)]
+  assert 30 < sum(text[0] == 'a' for text in texts) < 70
+  assert texts == [
+      source(np.random.default_rng(s))[0].text for s in range(100)]
+  assert len(set(texts)) > 15  # and the stream of chance goes on
+
+
+def test_fewer_names_than_classes_are_refused(gallery):
+  with pytest.raises(ValueError, match="up to 5 .* there are 4 of kind 'mul"):
+    sources.Episodes(
+        gallery=gallery, images=3,
+        names={'single': POOL[:5], 'multi': POOL[:4]})
 
 
 def test_pages_name_their_pictures(gallery, whose):

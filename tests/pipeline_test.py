@@ -133,26 +133,6 @@ def test_look_ahead_is_a_share_of_documents():
   assert 70 < ahead < 130  # of 200
 
 
-def test_a_reflection_is_one_of_a_documents_own_and_changes_nothing_else():
-  layout = dataclasses.replace(LAYOUT, channels=16)
-  often = [
-      MIXTURE[0], dataclasses.replace(MIXTURE[1], reflect=0.5, batch_size=40)]
-  plain = [MIXTURE[0], dataclasses.replace(MIXTURE[1], batch_size=40)]
-  batches = next(pipeline.make_pipeline(
-      often, TOKENIZER, layout, seed=3, steps=1))
-  np.testing.assert_array_equal(batches['letters'].reflection, np.ones((4, 16)))
-  signs = batches['digits'].reflection
-  assert signs.shape == (40, 16) and signs.dtype == np.float32
-  assert set(signs.ravel()) == {-1, 1}
-  reflected = (signs < 0).any(axis=1)
-  assert 8 < reflected.sum() < 32
-  assert len(np.unique(signs, axis=0)) == reflected.sum() + 1
-  same = next(make(plain))
-  for name in same:
-    assert same[name].reflection is None
-    assert_same(batches[name].replace(reflection=None), same[name])
-
-
 def test_names_that_occur_twice_are_refused():
   with pytest.raises(ValueError, match=r"not \['letters', 'letters'\]"):
     make([MIXTURE[0], MIXTURE[0]])
@@ -171,7 +151,3 @@ def test_a_document_of_too_many_images_is_an_error():
     next(make([Dataset(name='crowd', source=crowd, batch_size=1)]))
 
 
-def test_reflections_need_channels_to_reflect():
-  mixture = [dataclasses.replace(MIXTURE[0], reflect=0.5)]
-  with pytest.raises(ValueError, match='no whitening'):
-    make(mixture)

@@ -10,55 +10,90 @@ import pytest
 
 @pytest.fixture(scope='module')
 def features():
-  """Features [999 7] of unequal, correlated directions and a common part."""
+  """Features [331 5 7]: things differ in all of 7 hidden directions alike, and
+  pictures of one thing by what is drawn last, much more in some than in others.
+  """
   rng = np.random.default_rng(0)
-  mixed = rng.normal(size=(7, 7)) * np.array([9, 5, 3, 1, 0.5, 0.2, 0.1])
-  return rng.normal(size=(999, 7)) @ mixed.T + 20
+  mixed = rng.normal(size=(7, 7))
+  noise = np.array([9, 3, 1, 0.5, 0.2, 0.1, 0.05])
+  things = rng.normal(size=(331, 1, 7))
+  pictures = rng.normal(size=(331, 5, 7)) * noise
+  return (things + pictures) @ mixed.T + 20
 
 
-def test_without_a_floor_components_have_unit_covariance(features):
-  params = fit(features, 4, floor=0)
-  white = Whitening(7, 4).apply({'params': params}, features)
-  np.testing.assert_allclose(white.mean(0), 0, atol=1e-4)
-  np.testing.assert_allclose(np.cov(white.T), np.eye(4), atol=1e-3)
+def whiten(params, x):
+  width = params['kernel'].shape[1]
+  return np.asarray(Whitening(7, width).apply({'params': params}, x))
 
 
-def test_components_are_the_largest_and_in_order(features):
-  kernel = fit(features, 3, floor=0)['kernel']
-  variance = np.linalg.eigvalsh(np.cov(features.T))[::-1][:3]
-  np.testing.assert_allclose(
-      np.linalg.norm(kernel, axis=0), variance**-0.5, rtol=1e-4)
+def around(white):
+  """Covariance of pictures around their thing's mean."""
+  x = (white - white.mean(1, keepdims=True)).reshape(-1, white.shape[-1])
+  return x.T @ x / (white.shape[0] * (white.shape[1] - 1))
 
 
-def test_the_floor_keeps_small_components_small(features):
-  white = Whitening(7, 7).apply({'params': fit(features, 7)}, features)
-  deviation = np.linalg.eigvalsh(np.cov(features.T))[::-1] ** 0.5
-  expected = deviation / (deviation + 0.3 * deviation[-1])
-  np.testing.assert_allclose(
-      np.asarray(white).std(0, ddof=1), expected, rtol=1e-3)
-  assert expected[-1] < 0.8 < 0.99 < expected[0]
+def test_without_a_ridge_pictures_of_one_thing_vary_alike_in_all_directions(
+    features):
+  white = whiten(fit(features, 4, ridge=0), features)
+  np.testing.assert_allclose(white.mean((0, 1)), 0, atol=1e-4)
+  within = around(white)
+  np.testing.assert_allclose(within / within[0, 0], np.eye(4), atol=1e-3)
+  np.testing.assert_allclose(np.square(white).mean(), 1, rtol=1e-4)
 
 
-def test_signs_do_not_hang_on_the_order_of_pictures(features):
+def test_directions_in_which_things_differ_most_come_first(features):
+  white = whiten(fit(features, 7, ridge=0), features)
+  ratio = white.mean(1).var(0) / np.diag(around(white))
+  assert (np.diff(ratio) < 0).all()
+  # The hidden directions' own ratios; the mean of 5 pictures has a fifth more.
+  noise = np.array([0.05, 0.1, 0.2, 0.5, 1, 3, 9])
+  np.testing.assert_allclose(ratio, noise**-2.0 + 0.2, rtol=0.25)
+
+
+def test_a_thing_in_another_picture_is_found_again(features):
+  def found(x):
+    one, other = x[:, 0], x[:, 1]
+    distance = np.linalg.norm(one[:, None] - other, axis=2)
+    return (distance.argmin(1) == np.arange(len(x))).mean()
+
+  unseen = slice(0, 100)
+  params = fit(features[100:], 5)
+  assert found(features[unseen]) < 0.5
+  assert found(whiten(params, features[unseen])) > 0.9
+
+
+def test_a_ridge_tames_directions_nothing_was_seen_to_vary_in():
+  rng = np.random.default_rng(1)
+  features = rng.normal(size=(3, 2, 7))  # 3 degrees of freedom within, of 7
+  with pytest.raises(np.linalg.LinAlgError):
+    fit(features, 2, ridge=0)
+  assert np.isfinite(fit(features, 2)['kernel']).all()
+
+
+def test_the_order_of_things_and_pictures_changes_nothing(features):
   kernel = fit(features, 7)['kernel']
   np.testing.assert_allclose(
-      fit(features[::-1], 7)['kernel'], kernel, rtol=1e-3, atol=1e-6)
+      fit(features[::-1, ::-1], 7)['kernel'], kernel, rtol=1e-3, atol=1e-6)
   largest = np.abs(kernel).argmax(axis=0)
   assert (kernel[largest, range(7)] > 0).all()
 
 
+def test_one_picture_a_thing_is_refused(features):
+  with pytest.raises(ValueError, match='several pictures of each thing, and 1'):
+    fit(features[:, :1], 4)
+
+
 def test_it_maps_any_leading_axes(features):
-  params = fit(features, 4)
-  one = Whitening(7, 4).apply({'params': params}, features[:24])
-  many = Whitening(7, 4).apply(
-      {'params': params}, features[:24].reshape(2, 3, 4, 7))
-  np.testing.assert_allclose(many.reshape(24, 4), one, rtol=1e-6)
+  params, some = fit(features, 4), features[0, 0] + np.arange(24)[:, None]
+  one = whiten(params, some)
+  many = whiten(params, some.reshape(2, 3, 4, 7))
+  np.testing.assert_allclose(many.reshape(24, 4), one, rtol=1e-5, atol=1e-5)
 
 
 def test_its_parameters_have_the_shapes_the_module_expects(features):
+  fitted = fit(features, 4)
   shapes = jax.eval_shape(
       Whitening(7, 4).init, jax.random.key(0), features)['params']
-  fitted = fit(features, 4)
   assert {k: v.shape for k, v in shapes.items()} == {
       k: v.shape for k, v in fitted.items()}
   assert all(leaf.dtype == np.float32 for leaf in fitted.values())
@@ -68,7 +103,7 @@ def test_no_gradient_reaches_it_but_one_passes_through(features):
   params = fit(features, 4)
   loss = lambda params, x: jnp.square(
       Whitening(7, 4).apply({'params': params}, x)).sum()
-  d_params, dx = jax.grad(loss, argnums=(0, 1))(params, features[:5])
+  d_params, dx = jax.grad(loss, argnums=(0, 1))(params, features[0])
   for leaf in d_params.values():
     np.testing.assert_array_equal(leaf, 0)
   assert np.abs(dx).min() > 0

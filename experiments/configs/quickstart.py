@@ -22,10 +22,10 @@ D = ml_collections.ConfigDict
 def get_config():
   return D(dict(
       seed=0,
-      steps=210,
+      steps=440,
       frozen=D(dict(vision='lite0', lm='smollm2-135m-instruct')),
       model=D(dict(
-          every=3,
+          every=10,
           offset=0,
           dtype='bfloat16',
           scale_branches=True,
@@ -34,13 +34,13 @@ def get_config():
       )),
       whitening=D(dict(width=256)),
       resampler=D(dict(
-          width=256, layers=2, latents=8, heads=8, head_dim=32,
+          width=256, layers=2, latents=8, heads=8, head_dim=64,
           ff_hidden=1024, frames=8)),
       xattn=D(dict(
           heads=8, head_dim=64, ff_hidden=1152, gate_init=0.1,
           ff_gate_init=0.1)),
       optimizer=D(dict(
-          learning_rate=1.2e-3, warmup=20, final=0.1, b2=0.95,
+          learning_rate=4e-4, warmup=20, final=0.1, b2=0.95,
           weight_decay=0.1, clip=1.0)),
       data=D(dict(
           directory='data',
@@ -51,22 +51,23 @@ def get_config():
       layout=D(dict(length=64, images=20)),
       mixture=D(dict(
           binding=D(dict(
-              source='episodes', batch_size=3, weight=1.0,
-              options=D(dict(images=20, ways=(2, 5), alike=0.3)))),
+              source='episodes', batch_size=2, weight=1.0,
+              options=D(dict(images=20, ways=(4, 10), alike=0.4)))),
           lookalikes=D(dict(
-              source='episodes', batch_size=1, weight=0.4,
-              options=D(dict(images=20, ways=(2, 5), kind='lookalikes')))),
+              source='episodes', batch_size=1, weight=0.7,
+              options=D(dict(images=20, ways=(2, 6), kind='lookalikes')))),
           category=D(dict(
-              source='episodes', batch_size=2, weight=0.6,
-              options=D(dict(images=20, ways=(2, 5), kind='subgroup')))),
-          pages=D(dict(
-              source='pages', batch_size=1, weight=0.3,
-              options=D(dict(images=(5, 9))))),
-          questions=D(dict(
-              source='questions', batch_size=1, weight=1.0,
-              options=D(dict(images=3)))),
+              source='episodes', batch_size=1, weight=0.7,
+              options=D(dict(images=20, ways=(3, 6), kind='subgroup')))),
+          words=D(dict(
+              source='one_of', batch_size=1, weight=0.2,
+              options=D(dict(
+                  pages=D(dict(
+                      source='pages', options=D(dict(images=(6, 9))))),
+                  questions=D(dict(
+                      source='questions', options=D(dict(images=4)))))))),
       )),
-      checkpoint_every=70,
+      checkpoint_every=110,
       log_every=10,
-      held_out_every=70,
+      held_out_every=110,
   ))

@@ -30,11 +30,6 @@ class Dataset:
     first_step: steps before this one train without it. Its rows stay in the
       batch with nothing to learn, so that the step keeps its shape.
     look_ahead: probability that text sees the image after it (p_next).
-    reflect: probability that a document's features are reflected: each channel
-      behind the whitening keeps or changes its sign, the same in all its
-      images. What is alike stays alike, and nothing looks like itself in
-      another document, so that pictures can be compared but not learnt by
-      heart.
   """
 
   name: str
@@ -43,7 +38,6 @@ class Dataset:
   batch_size: int
   first_step: int = 0
   look_ahead: float = 0.0
-  reflect: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +51,6 @@ class Layout:
     image_dtype: of the images in a batch.
     lookup: rows of the feature store to features, for documents whose images
       are rows.
-    channels: C behind the whitening, for reflections; 0 where there is none.
   """
 
   length: int
@@ -65,7 +58,6 @@ class Layout:
   image_shape: tuple[int, ...]
   image_dtype: np.typing.DTypeLike = np.float32
   lookup: Callable[[np.ndarray], np.ndarray] | None = None
-  channels: int = 0
 
 
 def draw_batch(
@@ -80,20 +72,15 @@ def draw_batch(
   name = zlib.crc32(dataset.name.encode())
   rows = range(dataset.batch_size) if rows is None else rows
   examples = []
-  reflection = np.ones((len(rows), layout.channels), np.float32)
-  for i, row in enumerate(rows):
+  for row in rows:
     rng = np.random.default_rng((seed, name, step, row))
     examples.append(encode.encode(
         dataset.source(rng), tokenizer, max_images=layout.images,
         look_ahead=rng.random() < dataset.look_ahead))
-    if rng.random() < dataset.reflect:
-      reflection[i] = rng.choice((-1.0, 1.0), layout.channels)
   batch = encode.batch(
       examples, length=layout.length, images=layout.images,
       image_shape=layout.image_shape, image_dtype=layout.image_dtype,
       pad_id=tokenizer.pad_id, lookup=layout.lookup)
-  if layout.channels:
-    batch = batch.replace(reflection=reflection)
   if step < dataset.first_step:
     batch = batch.replace(loss_mask=np.zeros_like(batch.loss_mask))
   return batch
@@ -132,11 +119,6 @@ def make_pipeline(
     raise ValueError(
         f'A mixture needs datasets of different names, not {names}.')
   for dataset in datasets:
-    if dataset.reflect and not layout.channels:
-      raise ValueError(
-          f'{dataset.name} has reflect={dataset.reflect}, but there is no '
-          'whitening whose channels could be reflected. Set its width, or '
-          'reflect=0.')
     if dataset.batch_size % processes:
       raise ValueError(
           f'{dataset.name} has batch_size={dataset.batch_size}, which '

@@ -1,6 +1,6 @@
 """Sources: each draws documents of one kind, from a stream of chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 
 import numpy as np
@@ -50,6 +50,11 @@ class Episodes:
       raise ValueError(
           f"kind is 'emoji', 'subgroup' or 'lookalikes', but {self.kind!r} "
           'came.')
+    for kind, pool in self.names.items():
+      if len(pool) < self.ways[1]:
+        raise ValueError(
+            f'Episodes of up to {self.ways[1]} classes need as many names, and '
+            f'there are {len(pool)} of kind {kind!r}. Take fewer `ways`.')
 
   def __call__(self, rng: np.random.Generator) -> Document:
     ways = int(rng.integers(self.ways[0], self.ways[1] + 1))
@@ -71,11 +76,15 @@ class Episodes:
 
 
 def _styles(rng: np.random.Generator, n: int) -> np.ndarray:
-  """Styles of n pictures: all one, each its own, or one and then the other."""
+  """Styles of n pictures: all one, each its own, or one and then the other.
+
+  A name is easily found again where its class was shown in the same style, so
+  that is the smallest part.
+  """
   kind = rng.integers(4)
-  if kind < 2:
-    return np.full(n, kind)
-  if kind == 2:
+  if kind == 0:
+    return np.full(n, rng.integers(2))
+  if kind < 3:
     return rng.integers(0, 2, n)
   first = rng.integers(2)
   return np.where(np.arange(n) < rng.integers(1, n), first, 1 - first)
@@ -105,6 +114,22 @@ class Pages:
         Chunk(text=f'{CAPTION} {self.gallery.emoji[p.emoji].name}',
               image=self.gallery.row(p))
         for p in pictures]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneOf:
+  """Each document from one of several sources, all as likely.
+
+  Where a row more would cost too much, datasets can take turns in one.
+
+  Attributes:
+    sources: to draw from.
+  """
+
+  sources: Sequence[Callable[[np.random.Generator], Document]]
+
+  def __call__(self, rng: np.random.Generator) -> Document:
+    return self.sources[rng.integers(len(self.sources))](rng)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

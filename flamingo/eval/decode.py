@@ -195,16 +195,25 @@ class Predictor:
   def _batches(
       self, tries: Sequence[Trie]
   ) -> Iterator[tuple[list[int], int, int]]:
-    """Yields (numbers of tries, rows, length), in batches of few shapes."""
+    """Yields (numbers of tries, rows, length), in batches of few shapes.
+
+    To compile a shape costs as much as to read several batches, so batches are
+    filled up with padding, and what fills no batch waits for longer prompts.
+    """
     groups = {}
     for i, trie in enumerate(tries):
       groups.setdefault(_bucket(len(trie)), []).append(i)
+    waiting = []
     for length, members in sorted(groups.items()):
+      waiting += members
       most = max(1, self.tokens_at_once // length)
-      # Even batches: a last one, nearly empty, would cost as much as the first.
-      rows = -(-len(members) // -(-len(members) // most))
-      for start in range(0, len(members), rows):
-        yield members[start : start + rows], rows, length
+      while len(waiting) >= most:
+        yield waiting[:most], most, length
+        waiting = waiting[most:]
+    if waiting:
+      full = len(tries) > len(waiting)  # there was a full batch before
+      rows = most if full else min(most, 2 ** (len(waiting) - 1).bit_length())
+      yield waiting, rows, length
 
   def _arrays(self, tries: Sequence[Trie], rows: int, length: int):
     """Latents and tokens of a batch, padded to `rows` and `length`."""
@@ -242,7 +251,8 @@ def _flatten(questions: Sequence[Sequence[Sequence[Question]]], rows: int):
 
 
 def _pad(lists: Sequence[Sequence[int]], rows: int) -> np.ndarray:
-  out = np.zeros((rows, _bucket(max(map(len, lists)))), np.int32)
+  most = max(map(len, lists))
+  out = np.zeros((rows, most + (most % 2 if most > 1 else 0)), np.int32)
   for row, values in enumerate(lists):
     out[row, : len(values)] = values
   return out

@@ -70,15 +70,12 @@ class Flamingo(nn.Module):
       self.new_unembedding = self.param('new_unembedding', init, rows)
 
   def see(
-      self,
-      images: Num[Array, 'b n t *rest'],
-      reflection: Float[Array, 'b c'] | None = None,
+      self, images: Num[Array, 'b n t *rest']
   ) -> Float[Array, 'b n r c']:
     """Latents of each image, from pixels or from cached features.
 
     Args:
       images: uint8 pixels [B N T H W 3], or features [B N T S C].
-      reflection: signs of a row's channels behind the whitening.
     """
     b, n, t = images.shape[:3]
     if images.ndim == 6:
@@ -91,8 +88,6 @@ class Flamingo(nn.Module):
       images = features.reshape((b, n, t) + features.shape[1:])
     if self.whitening is not None:
       images = self.whitening(images.astype(jnp.float32))
-    if reflection is not None:
-      images = images * reflection[:, None, None, None]
     latents = self.resampler(images.reshape((b * n,) + images.shape[2:]))
     return latents.reshape((b, n) + latents.shape[1:])
 

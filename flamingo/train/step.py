@@ -70,7 +70,7 @@ def weighted_loss(
 
 
 def _states(model: Flamingo, batch: Batch) -> jax.Array:
-  latents = model.see(batch.images, batch.reflection)
+  latents = model.see(batch.images)
   x, _ = model.read(latents, batch.tokens, batch.image_index)
   return x
 
