@@ -23,16 +23,17 @@ _ACCURACY = (
 
 
 def check(rows: Sequence[dict]) -> list[Goal]:
-  """Every goal whose numbers are in the table."""
+  """Every goal; its value is None where the table lacks its numbers."""
   find = lambda **cell: _find(rows, cell)
   goals = []
 
   def add(text: str, target: float, value: Callable[[], float]):
     try:
       got = value()
-    except LookupError:
-      return  # this evaluation did not measure it
-    goals.append(Goal(text=text, value=got, target=target, met=got >= target))
+    except LookupError:  # this evaluation did not measure it
+      goals.append(Goal(text=text, value=None, target=target, met=False))
+    else:
+      goals.append(Goal(text=text, value=got, target=target, met=got >= target))
 
   for text, cell, target in _ACCURACY:
     add(text, target, lambda cell=cell: find(**cell))

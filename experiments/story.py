@@ -34,10 +34,12 @@ def tell(
   """Writes `report.html` into the run's folder."""
   metrics = read_metrics(workdir)
   goals = goals_lib.check(rows)
-  missed = [goal.text for goal in goals if not goal.met]
+  missed = [g.text for g in goals if not g.met and g.value is not None]
+  unknown = [g.text for g in goals if g.value is None]
   summary = [
       f'{sum(goal.met for goal in goals)} of {len(goals)} goals are met.'
-      + (f' Missed: {"; ".join(missed)}.' if missed else ''),
+      + (f' Missed: {"; ".join(missed)}.' if missed else '')
+      + (f' Not measured: {"; ".join(unknown)}.' if unknown else ''),
       _in_words(rows)]
   exhibits, looks = [], []
   for task, ways, shots, style in _EXHIBITS:

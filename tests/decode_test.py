@@ -132,6 +132,22 @@ def test_scores_do_not_depend_on_the_batch_size(predictor, alone, monkeypatch):
   assert_scores(predictor.rank(GROUPS), alone)
 
 
+def test_batches_are_of_few_shapes_and_leave_nobody_out(predictor, monkeypatch):
+  monkeypatch.setattr(predictor, 'tokens_at_once', 256)
+  lengths = np.random.default_rng(0).integers(3, 40, size=101)
+  batches = list(predictor._batches([range(n) for n in lengths]))
+  assert sorted(i for where, _, _ in batches for i in where) == list(range(101))
+  for where, rows, length in batches:
+    assert len(where) <= rows <= 256 // length
+    assert all(lengths[i] <= length for i in where)
+  # As many shapes as lengths that are compiled, and only the last has room.
+  assert len({(rows, length) for _, rows, length in batches}) <= 5
+  assert all(len(where) == rows for where, rows, _ in batches[:-1])
+  # Few prompts are not padded to many.
+  (_, rows, _), = predictor._batches([range(5)] * 3)
+  assert rows == 4
+
+
 def test_ranking_does_not_depend_on_the_order_of_candidates(predictor, alone):
   order = [2, 0, 3, 1]
   prompt, candidates = GROUPS[0][1]

@@ -1,6 +1,5 @@
 """The order of training: one integer says what a step is made of."""
 
-import dataclasses
 import json
 
 from flamingo.data import pipeline
