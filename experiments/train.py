@@ -99,7 +99,7 @@ def held_out_dataset(config, pictures, tokenizer) -> pipeline.Dataset:
   """Names of validation emoji, as pages: none of them was ever trained on."""
   gallery = pictures.galleries['validation']
   pages = data_lib.sources.Pages(gallery=gallery, images=(1, 1))
-  return pipeline.Dataset(name='held_out', source=pages, batch_size=32)
+  return pipeline.Dataset(name='held_out', source=pages, batch_size=16)
 
 
 def held_out_losses(model, batch):

@@ -27,14 +27,14 @@ def get_config():
       seed=1,
       n=400,
       output='evaluation',
-      captions=256,
+      captions=200,
       questions=400,
       families=tuple(D(family) for family in (
           line | dict(
               ways=2, shots=(0, 1, 2, 4, 8), controls=(None, 'blank_query')),
           line | dict(
               ways=5, shots=(0, 1, 2, 4), controls=(None, 'blank_query')),
-          line | dict(ways=2, shots=(4,), controls=CONTROLS),
+          line | dict(ways=2, shots=(1,), controls=CONTROLS),
           line | dict(ways=5, shots=(1,), controls=CONTROLS),
           line | dict(ways=5, shots=(1,), names='multi'),
           line | dict(ways=5, shots=(1,), metric='generation_accuracy'),
@@ -44,7 +44,7 @@ def get_config():
               ways=2, shots=(0, 1, 2, 4, 8), controls=(None, 'blank_query')),
           category | dict(
               ways=5, shots=(0, 1, 2, 4), controls=(None, 'blank_query')),
-          category | dict(ways=2, shots=(4,), controls=CONTROLS),
+          category | dict(ways=2, shots=(1,), controls=CONTROLS),
           category | dict(ways=5, shots=(1,), controls=CONTROLS),
       )),
   ))

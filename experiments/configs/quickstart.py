@@ -69,5 +69,5 @@ def get_config():
       )),
       checkpoint_every=110,
       log_every=10,
-      held_out_every=110,
+      held_out_every=220,
   ))

@@ -259,9 +259,9 @@ def _pad(lists: Sequence[Sequence[int]], rows: int) -> np.ndarray:
 
 
 def _bucket(n: int) -> int:
-  """n or a little more, out of few: 8, 16, 24, 32, 48, 64, 80, 96, 128, ..."""
-  step = 8
-  while step * 4 < n:
+  """n or a little more, out of few: 4, 8, ... 64, 72, ... 128, 144, ..."""
+  step = 4
+  while step * 16 < n:
     step *= 2
   return -(-n // step) * step
 
