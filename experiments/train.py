@@ -6,7 +6,6 @@
 Run the same command again to go on where it stopped.
 """
 
-import functools
 import pathlib
 import shlex
 import sys
@@ -105,16 +104,16 @@ def held_out_dataset(config, pictures, tokenizer) -> pipeline.Dataset:
 def held_out_losses(model, batch):
   """Measures the loss of a batch with its images, and with none seen."""
 
-  @functools.partial(jax.jit, static_argnames='blind')
-  def losses(trainable, frozen, blind):
-    index = jnp.zeros_like(batch.image_index) if blind else batch.image_index
+  @jax.jit  # once for both: to compile costs more than to measure
+  def losses(trainable, frozen, index):
     return step_lib.weighted_loss(
         model, trainable, frozen,
         {'held_out': batch.replace(image_index=index)}, {'held_out': 1.0})[0]
 
   def measure(state):
-    seeing = float(losses(state.trainable, state.frozen, blind=False))
-    blind = float(losses(state.trainable, state.frozen, blind=True))
+    index = batch.image_index
+    seeing = float(losses(state.trainable, state.frozen, index))
+    blind = float(losses(state.trainable, state.frozen, jnp.zeros_like(index)))
     return {
         'held_out/with_images': seeing, 'held_out/without_images': blind,
         'held_out/difference': seeing - blind}

@@ -31,7 +31,7 @@ def get_config():
       questions=400,
       families=tuple(D(family) for family in (
           line | dict(
-              ways=2, shots=(0, 1, 2, 4, 8), controls=(None, 'blank_query')),
+              ways=2, shots=(0, 1, 2, 4), controls=(None, 'blank_query')),
           line | dict(
               ways=5, shots=(0, 1, 2, 4), controls=(None, 'blank_query')),
           line | dict(ways=2, shots=(1,), controls=CONTROLS),
