@@ -1,9 +1,4 @@
-"""Files of published weights, as numpy arrays: no torch, no code from the file.
-
-`read_torch_archive` reads what `torch.save` wrote before version 1.6,
-`read_gguf` the quantised files of llama.cpp. A reader knows a file's format and
-nothing of any model: names and layouts are matched beside this file.
-"""
+"""What `torch.save` writes: no torch, and no code from the file."""
 
 import collections
 import math
@@ -232,44 +227,3 @@ def _lies_within(tensor: _Tensor, size: int) -> bool:
     return True
   last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides))
   return tensor.offset + last < size
-
-
-def read_gguf(
-    path: str | os.PathLike,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Reads a GGUF file (github.com/ggml-org/ggml, docs/gguf.md).
-
-  Args:
-    path: the file.
-
-  Returns:
-    Tensors by name, dequantised to float32, and the metadata by key as strings,
-    numbers and lists of these. Matrices are [out in]: GGUF lists the axes from
-    the fastest to the slowest, and numpy the other way.
-
-  Raises:
-    ImportError: if the package `gguf` is missing.
-    ValueError: if the file is cut short, damaged, or of another format.
-  """
-  try:
-    import gguf
-    from gguf import quants
-  except ImportError as error:
-    raise ImportError(
-        'Reading GGUF files takes the package gguf. Install it with '
-        "`pip install 'gguf>=0.19'`.") from error
-  try:
-    reader = gguf.GGUFReader(path)
-  except (ValueError, IndexError, KeyError, OverflowError) as error:
-    raise ValueError(
-        f'{path}: not a GGUF file, or one cut short or damaged ({error}). '
-        'Fetch it again.') from error
-  tensors = {}
-  for tensor in reader.tensors:
-    values = quants.dequantize(np.asarray(tensor.data), tensor.tensor_type)
-    # What was float32 comes back as a view of the mapped file.
-    shared = tensor.tensor_type == gguf.GGMLQuantizationType.F32
-    tensors[tensor.name] = values.copy() if shared else values
-  metadata = {
-      name: field.contents() for name, field in reader.fields.items()}
-  return tensors, metadata
