@@ -1,0 +1,271 @@
+"""Published tensors as our parameters, and back: one table for both ways.
+
+A `Rule` says which of our leaves a tensor becomes and how its axes move. Sizes
+are never written down: they come from the shapes of our leaves, so a file of
+another size is found out, and named, at its first tensor.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import math
+import re
+from typing import Any
+
+import einops
+import numpy as np
+
+from flamingo import params as params_lib
+from flamingo.pretrained.formats import Stored
+from flamingo.types import Params
+
+Place = Callable[[params_lib.Path, np.ndarray], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """What one published tensor is among our parameters.
+
+  Attributes:
+    theirs: name of the tensor.
+    ours: path of our leaf, such as 'lm/layer_0/attn/query/kernel'; or several
+      that are fused in the tensor. They are the slices of axis `n` where the
+      layout has one in front, '(n h d) m -> n m h d', else runs of its rows,
+      as the frozen rows of an embedding and the new ones behind them.
+    layout: einops pattern from their axes to ours.
+    axes: sizes that the shapes of our leaves do not tell.
+  """
+
+  theirs: str
+  ours: tuple[str, ...]
+  layout: str
+  axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(cls, theirs: str, ours: str | Sequence[str], layout: str, **axes):
+    """A rule with one of ours or several."""
+    ours = (ours,) if isinstance(ours, str) else tuple(ours)
+    return cls(theirs, ours, layout, axes)
+
+  @property
+  def paths(self) -> tuple[params_lib.Path, ...]:
+    """Where our leaves are in the tree."""
+    return tuple(tuple(path.split('/')) for path in self.ours)
+
+  @property
+  def stacks(self) -> bool:
+    """Whether our leaves are slices of a leading axis `n`."""
+    return self.layout.split('->')[1].split()[:1] == ['n']
+
+  def sizes(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Size of each axis of the pattern, from the shapes of our leaves."""
+    if self.stacks:
+      shape = (len(shapes),) + tuple(shapes[0])
+    else:
+      shape = (sum(s[0] for s in shapes),) + tuple(shapes[0][1:]) if (
+          len(shapes) > 1) else tuple(shapes[0])
+    names = _axes(self.layout.split('->')[1])
+    if len(names) != len(shape):
+      raise ValueError(
+          f'{self.ours[0]} has the shape {tuple(shapes[0])}, which the layout '
+          f'{self.layout!r} of {self.theirs} does not fit. Mend the rule.')
+    sizes = dict(self.axes)
+    for group, size in zip(names, shape):
+      known = math.prod(sizes.get(name, 1) for name in group)
+      unknown = [name for name in group if name not in sizes]
+      for name in unknown[:1]:
+        sizes[name] = size // known
+    return sizes
+
+  def their_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Shape of the tensor, from the shapes of our leaves."""
+    sizes = self.sizes(shapes)
+    return tuple(
+        math.prod(sizes[name] if name != '1' else 1 for name in group)
+        for group in _axes(self.layout.split('->')[0]))
+
+  def read(
+      self, tensor: np.ndarray, shapes: Sequence[tuple[int, ...]]
+  ) -> list[np.ndarray]:
+    """Our leaves of a tensor."""
+    sizes = {
+        k: v for k, v in self.sizes(shapes).items() if k in self.layout}
+    whole = einops.rearrange(tensor, self.layout, **sizes)
+    if len(shapes) == 1 and not self.stacks:
+      return [whole]
+    if self.stacks:
+      return list(whole)
+    ends = np.cumsum([shape[0] for shape in shapes])[:-1]
+    return np.split(whole, ends)
+
+  def write(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
+    """The tensor of our leaves: the inverse of `read`."""
+    sizes = self.sizes([leaf.shape for leaf in leaves])
+    if self.stacks:
+      whole = np.stack(leaves)
+    else:
+      whole = np.concatenate(leaves) if len(leaves) > 1 else leaves[0]
+    left, right = self.layout.split('->')
+    sizes = {k: v for k, v in sizes.items() if k in self.layout}
+    return einops.rearrange(whole, f'{right} -> {left}', **sizes)
+
+
+@dataclasses.dataclass
+class Report:
+  """What became of the tensors of a file, and of our parameters.
+
+  Attributes:
+    loaded: numbers read, by tensor.
+    unused: tensors that have no use, and why.
+    absent: our leaves that the file lacks by design, and why.
+  """
+
+  loaded: dict[str, int] = dataclasses.field(default_factory=dict)
+  unused: dict[str, str] = dataclasses.field(default_factory=dict)
+  absent: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def __add__(self, other: 'Report') -> 'Report':
+    return Report(
+        self.loaded | other.loaded, self.unused | other.unused,
+        self.absent | other.absent)
+
+
+def as_they_are(path: params_lib.Path, array: np.ndarray) -> np.ndarray:
+  """Keeps an array in its type, in the memory of the host."""
+  del path
+  return np.ascontiguousarray(array)
+
+
+def read_params(
+    tensors: Mapping[str, Stored],
+    rules: Sequence[Rule],
+    expected: Params,
+    *,
+    what: str,
+    place: Place = as_they_are,
+    ignored: Mapping[str, str] | None = None,
+    absent: Mapping[str, str] | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> tuple[Params, Report]:
+  """Reads our parameters from the tensors of a file, one after another.
+
+  Args:
+    tensors: by their published names.
+    rules: how they become ours. Rules whose leaves are all absent by design are
+      left out.
+    expected: shapes of our leaves, such as `jax.eval_shape(model.init, ...)`.
+    what: a noun for messages: 'OpenFlamingo checkpoint'.
+    place: casts a leaf and puts it where it belongs, as soon as it is read.
+    ignored: patterns of their names, and why those tensors have no use.
+    absent: patterns of our paths, and why the file lacks those leaves.
+    progress: wraps the iteration over rules, as `tqdm` does.
+
+  Returns:
+    The parameters, and what was read, left and lacking.
+
+  Raises:
+    ValueError: a tensor is missing, left over without a reason, or of another
+      shape. Nothing has been read yet, save where a file is damaged.
+  """
+  shapes = {path: tuple(x.shape) for path, x in params_lib.flatten(expected)}
+  report = Report()
+  for path in shapes:
+    why = _reason('/'.join(path), absent)
+    if why is not None:
+      report.absent['/'.join(path)] = why
+  rules = [
+      rule for rule in rules
+      if not all('/'.join(path) in report.absent for path in rule.paths)]
+  for name in tensors:
+    why = _reason(name, ignored)
+    if why is not None:
+      report.unused[name] = why
+  check(tensors, rules, shapes, report, what)
+  leaves = {}
+  for rule in progress(rules):
+    stored = tensors[rule.theirs]
+    for path, leaf in zip(
+        rule.paths,
+        rule.read(stored.read(), [shapes[path] for path in rule.paths])):
+      leaves[path] = place(path, leaf)
+    report.loaded[rule.theirs] = math.prod(stored.shape)
+  return params_lib.unflatten(leaves.items()), report
+
+
+def check(
+    tensors: Mapping[str, Stored],
+    rules: Sequence[Rule],
+    shapes: Mapping[params_lib.Path, tuple[int, ...]],
+    report: Report,
+    what: str,
+) -> None:
+  """Raises ValueError that names the first tensors that do not fit."""
+  theirs = {rule.theirs for rule in rules}
+  missing = [rule.theirs for rule in rules if rule.theirs not in tensors]
+  left = [
+      name for name in tensors if name not in theirs | report.unused.keys()]
+  covered = {path for rule in rules for path in rule.paths}
+  homeless = [
+      '/'.join(path) for path in shapes
+      if path not in covered and '/'.join(path) not in report.absent]
+  unknown = ['/'.join(path) for path in covered if path not in shapes]
+  problems = [
+      f'  {len(names)} {kind}: {some(names)}' for kind, names in (
+          ('tensors are missing', missing),
+          ('tensors have no use', left),
+          ('of our parameters come from no tensor', homeless),
+          ('of the parameters read are not in the model', unknown)) if names]
+  for rule in rules:
+    if rule.theirs in tensors and all(path in shapes for path in rule.paths):
+      expected = rule.their_shape([shapes[path] for path in rule.paths])
+      came = tuple(tensors[rule.theirs].shape)
+      if came != expected:
+        problems.append(
+            f'  {rule.theirs}: expected {expected}, came {came}')
+        break
+  if problems:
+    raise ValueError(
+        f'The {what} does not fit the model it is read into:\n'
+        + '\n'.join(problems)
+        + '\nCheck that it is of this architecture and size.')
+
+
+def write_params(
+    params: Params, rules: Sequence[Rule]
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields published tensors, by name: what `read_params` read them from.
+
+  Raises:
+    ValueError: a parameter is in no rule, so it would be lost.
+  """
+  leaves = dict(params_lib.flatten(params))
+  lost = leaves.keys() - {path for rule in rules for path in rule.paths}
+  if lost:
+    names = ['/'.join(path) for path in lost]
+    raise ValueError(
+        f'{len(lost)} parameters have no place in the layout to write: '
+        f'{some(names)}. Choose a layout of this architecture.')
+  for rule in rules:
+    if all(path in leaves for path in rule.paths):
+      yield rule.theirs, np.ascontiguousarray(
+          rule.write([np.asarray(leaves[path]) for path in rule.paths]))
+
+
+def some(names: Iterable[str], most: int = 6) -> str:
+  """The first of many names, for a message."""
+  names = sorted(names)
+  more = f' and {len(names) - most} more' if len(names) > most else ''
+  return (', '.join(names[:most]) or 'none') + more
+
+
+def _reason(name: str, patterns: Mapping[str, str] | None) -> str | None:
+  for pattern, why in (patterns or {}).items():
+    if re.fullmatch(pattern, name):
+      return why
+  return None
+
+
+def _axes(side: str) -> list[list[str]]:
+  """Axes of one side of a pattern, composite ones together."""
+  return [
+      group.strip('()').split()
+      for group in re.findall(r'\([^)]*\)|\S+', side)]
