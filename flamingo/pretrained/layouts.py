@@ -5,6 +5,7 @@ are never written down: they come from the shapes of our leaves, so a file of
 another size is found out, and named, at its first tensor.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import math
@@ -12,6 +13,7 @@ import re
 from typing import Any
 
 import einops
+import jax.numpy as jnp
 import numpy as np
 
 from flamingo import params as params_lib
@@ -57,45 +59,57 @@ class Rule:
     return self.layout.split('->')[1].split()[:1] == ['n']
 
   def sizes(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """Size of each axis of the pattern, from the shapes of our leaves."""
-    if self.stacks:
-      shape = (len(shapes),) + tuple(shapes[0])
-    else:
-      shape = (sum(s[0] for s in shapes),) + tuple(shapes[0][1:]) if (
-          len(shapes) > 1) else tuple(shapes[0])
-    names = _axes(self.layout.split('->')[1])
-    if len(names) != len(shape):
+    """Size of each axis of the pattern, from the shapes of our leaves.
+
+    Raises:
+      ValueError: the shapes are none that the layout can have made.
+    """
+    shape = self._fused(shapes)
+    groups = _axes(self.layout.split('->')[1])
+    sizes = dict(self.axes)
+    fits = len(groups) == len(shape)
+    for group, size in zip(groups, shape):
+      known = math.prod(sizes.get(name, 1) for name in group)
+      unknown = [name for name in group if name not in sizes]
+      fits &= size == known if not unknown else (
+          len(unknown) == 1 and size % known == 0)
+      for name in unknown[:1]:
+        sizes[name] = size // known
+    if not fits:
       raise ValueError(
           f'{self.ours[0]} has the shape {tuple(shapes[0])}, which the layout '
           f'{self.layout!r} of {self.theirs} does not fit. Mend the rule.')
-    sizes = dict(self.axes)
-    for group, size in zip(names, shape):
-      known = math.prod(sizes.get(name, 1) for name in group)
-      unknown = [name for name in group if name not in sizes]
-      for name in unknown[:1]:
-        sizes[name] = size // known
     return sizes
+
+  def _fused(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Shape of our leaves together, one axis the sum or number of them."""
+    first, *others = (tuple(shape) for shape in shapes)
+    start = 0 if self.stacks else 1
+    if any(shape[start:] != first[start:] for shape in others):
+      raise ValueError(
+          f'{self.theirs} holds {len(shapes)} of ours in one tensor, whose '
+          f'shapes must agree; came '
+          f'{dict(zip(self.ours, map(tuple, shapes)))}. Mend the rule.')
+    if self.stacks:
+      return (len(shapes),) + first
+    return (sum(shape[0] for shape in shapes),) + first[1:] if others else first
 
   def their_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Shape of the tensor, from the shapes of our leaves."""
     sizes = self.sizes(shapes)
     return tuple(
-        math.prod(sizes[name] if name != '1' else 1 for name in group)
+        math.prod(sizes[name] for name in group)
         for group in _axes(self.layout.split('->')[0]))
 
   def read(
       self, tensor: np.ndarray, shapes: Sequence[tuple[int, ...]]
   ) -> list[np.ndarray]:
     """Our leaves of a tensor."""
-    sizes = {
-        k: v for k, v in self.sizes(shapes).items() if k in self.layout}
-    whole = einops.rearrange(tensor, self.layout, **sizes)
-    if len(shapes) == 1 and not self.stacks:
-      return [whole]
+    whole = einops.rearrange(tensor, self.layout, **self.sizes(shapes))
     if self.stacks:
       return list(whole)
-    ends = np.cumsum([shape[0] for shape in shapes])[:-1]
-    return np.split(whole, ends)
+    ends = np.cumsum([shape[0] for shape in shapes[:-1]], dtype=int)
+    return np.split(whole, ends) if len(shapes) > 1 else [whole]
 
   def write(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
     """The tensor of our leaves: the inverse of `read`."""
@@ -105,7 +119,6 @@ class Rule:
     else:
       whole = np.concatenate(leaves) if len(leaves) > 1 else leaves[0]
     left, right = self.layout.split('->')
-    sizes = {k: v for k, v in sizes.items() if k in self.layout}
     return einops.rearrange(whole, f'{right} -> {left}', **sizes)
 
 
@@ -175,9 +188,10 @@ def read_params(
   rules = [
       rule for rule in rules
       if not all('/'.join(path) in report.absent for path in rule.paths)]
+  read = {rule.theirs for rule in rules}
   for name in tensors:
     why = _reason(name, ignored)
-    if why is not None:
+    if why is not None and name not in read:
       report.unused[name] = why
   check(tensors, rules, shapes, report, what)
   leaves = {}
@@ -203,16 +217,24 @@ def check(
   missing = [rule.theirs for rule in rules if rule.theirs not in tensors]
   left = [
       name for name in tensors if name not in theirs | report.unused.keys()]
-  covered = {path for rule in rules for path in rule.paths}
+  covered = collections.Counter(path for rule in rules for path in rule.paths)
   homeless = [
       '/'.join(path) for path in shapes
       if path not in covered and '/'.join(path) not in report.absent]
   unknown = ['/'.join(path) for path in covered if path not in shapes]
+  twice = ['/'.join(path) for path, count in covered.items() if count > 1]
+  # Integers of a quantised file mean nothing without their scales.
+  integers = [
+      f'{rule.theirs} ({tensors[rule.theirs].dtype})' for rule in rules
+      if rule.theirs in tensors
+      and not jnp.issubdtype(tensors[rule.theirs].dtype, jnp.floating)]
   problems = [
       f'  {len(names)} {kind}: {some(names)}' for kind, names in (
           ('tensors are missing', missing),
           ('tensors have no use', left),
+          ('tensors are not of floating point', integers),
           ('of our parameters come from no tensor', homeless),
+          ('of our parameters come from several tensors', twice),
           ('of the parameters read are not in the model', unknown)) if names]
   for rule in rules:
     if rule.theirs in tensors and all(path in shapes for path in rule.paths):
@@ -238,6 +260,8 @@ def write_params(
     ValueError: a parameter is in no rule, so it would be lost.
   """
   leaves = dict(params_lib.flatten(params))
+  rules = [
+      rule for rule in rules if all(path in leaves for path in rule.paths)]
   lost = leaves.keys() - {path for rule in rules for path in rule.paths}
   if lost:
     names = ['/'.join(path) for path in lost]
@@ -245,9 +269,8 @@ def write_params(
         f'{len(lost)} parameters have no place in the layout to write: '
         f'{some(names)}. Choose a layout of this architecture.')
   for rule in rules:
-    if all(path in leaves for path in rule.paths):
-      yield rule.theirs, np.ascontiguousarray(
-          rule.write([np.asarray(leaves[path]) for path in rule.paths]))
+    yield rule.theirs, np.ascontiguousarray(
+        rule.write([np.asarray(leaves[path]) for path in rule.paths]))
 
 
 def some(names: Iterable[str], most: int = 6) -> str:
@@ -265,7 +288,7 @@ def _reason(name: str, patterns: Mapping[str, str] | None) -> str | None:
 
 
 def _axes(side: str) -> list[list[str]]:
-  """Axes of one side of a pattern, composite ones together."""
+  """Axes of one side of a pattern, composite ones together; 1 has no name."""
   return [
-      group.strip('()').split()
+      [name for name in group.strip('()').split() if name != '1']
       for group in re.findall(r'\([^)]*\)|\S+', side)]
