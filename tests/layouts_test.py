@@ -26,7 +26,8 @@ KINDS = {
         Rule.of('x', ('a', 'b', 'c'), '(h n d) m -> n m h d'), (90, 7),
         [(7, 3, 10)] * 3),
     'biases of such parts': (
-        Rule.of('x', ('a', 'b', 'c'), '(n h d) -> n h d'), (90,), [(3, 10)] * 3),
+        Rule.of('x', ('a', 'b', 'c'), '(n h d) -> n h d'), (90,),
+        [(3, 10)] * 3),
     'one part alone': (Rule.of('x', 'a', '(n f) m -> n m f'), (5, 7),
                        [(7, 5)]),
     'rows, then more rows': (
@@ -51,8 +52,8 @@ def test_what_is_read_is_written_back_bit_for_bit(kind):
 
 def test_parts_go_where_their_names_say():
   tensor = np.arange(2 * 3 * 4).reshape(2 * 3 * 4, 1)  # heads, parts, features
-  query, key, value = Rule.of('x', ('q', 'k', 'v'), '(h n d) m -> n m h d').read(
-      tensor, [(1, 2, 4)] * 3)
+  rule = Rule.of('x', ('q', 'k', 'v'), '(h n d) m -> n m h d')
+  query, key, value = rule.read(tensor, [(1, 2, 4)] * 3)
   np.testing.assert_array_equal(query[0], [[0, 1, 2, 3], [12, 13, 14, 15]])
   np.testing.assert_array_equal(key[0], [[4, 5, 6, 7], [16, 17, 18, 19]])
   np.testing.assert_array_equal(value[0], [[8, 9, 10, 11], [20, 21, 22, 23]])
