@@ -188,12 +188,18 @@ def squared_relu(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
   return jnp.square(jax.nn.relu(x))
 
 
+def quick_gelu(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+  """x times sigmoid(1.702 x): OpenAI's stand-in for GELU, in its CLIP."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
 ACTIVATIONS: dict[str, Callable] = {
     'squared_relu': squared_relu,
     'relu': jax.nn.relu,
     'silu': jax.nn.silu,
     'gelu': functools.partial(jax.nn.gelu, approximate=False),
     'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+    'quick_gelu': quick_gelu,
 }
 
 

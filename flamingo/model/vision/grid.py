@@ -1,4 +1,4 @@
-"""Coarser grids of features."""
+"""Square grids of features, made coarser or finer."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,3 +25,31 @@ def pool_grid(
   grid = features.reshape(features.shape[0], known, known, -1)
   pooled = jnp.einsum('bhwc,ih,jw->bijc', grid, weights, weights)
   return pooled.reshape(features.shape[0], side * side, -1)
+
+
+def resize_grid(
+    grid: Float[np.ndarray, 's s c'], side: int
+) -> Float[np.ndarray, 'q q c']:
+  """Interpolates a square grid to `side` x `side`, bicubic.
+
+  The points lie at the middles of equal cells, the kernel is that of Keys with
+  a = -0.75, it is not widened to make a grid coarser, and the borders repeat:
+  what PyTorch's `interpolate(mode='bicubic', align_corners=False)` does, so
+  what published code does to position embeddings. In float64.
+  """
+  known = grid.shape[0]
+  weights = np.zeros((side, known))
+  for i in range(side):
+    middle = (i + 0.5) * known / side - 0.5
+    first = int(np.floor(middle)) - 1
+    for j in range(first, first + 4):
+      weights[i, min(max(j, 0), known - 1)] += _keys(abs(middle - j))
+  return np.einsum('iy,jx,yxc->ijc', weights, weights, grid.astype(np.float64))
+
+
+def _keys(distance: float, a: float = -0.75) -> float:
+  """Keys' cubic kernel (1981): 1 at 0, and 0 at all other whole distances."""
+  t = distance
+  if t <= 1:
+    return (a + 2) * t**3 - (a + 3) * t**2 + 1
+  return a * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
