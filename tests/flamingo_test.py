@@ -329,6 +329,33 @@ def test_pixels_give_what_their_cached_features_give(tiny, seeing):
       rtol=1e-4, atol=1e-5)
 
 
+def test_without_a_resampler_each_feature_is_a_latent(tiny, random_params):
+  model = tiny.model.clone(
+      resampler=None, xattn=tuple(
+          block.clone(visual_width=23) for block in tiny.model.xattn))
+  inputs = tiny.images, tiny.tokens, tiny.image_index
+  params = random_params(model, *inputs)
+  assert 'resampler' not in params
+  latents = model.apply({'params': params}, tiny.images, method='see')
+  b, n, t, s, c = tiny.images.shape
+  np.testing.assert_array_equal(
+      latents, np.asarray(tiny.images).reshape(b, n, t * s, c))
+  run = jax.jit(lambda *x: model.apply({'params': params}, *x))
+  other = tiny.images.at[:, 1, 1, -1].add(1)  # the last feature of image 2
+  np.testing.assert_array_equal(
+      _changed(run(*inputs), run(other, *inputs[1:])), tiny.image_index >= 2)
+
+
+def test_without_new_tokens_the_vocabulary_is_the_language_models(
+    tiny, random_params
+):
+  model = tiny.model.clone(new_tokens=0)
+  inputs = tiny.images, tiny.tokens % VOCAB, tiny.image_index
+  params = random_params(model, *inputs)
+  assert 'new_embedding' not in params
+  assert model.apply({'params': params}, *inputs).shape[-1] == VOCAB
+
+
 def test_the_vision_encoder_is_frozen_and_its_tree_drops_in(tiny, seeing):
   model, params, pixels = seeing
   shapes = jax.eval_shape(

@@ -26,6 +26,7 @@ SWITCHES = {
     'no dense half': dict(ff_hidden=0),
     'all images': dict(sees='all'),
     'louder branches': dict(branch_scale=7.0),
+    'larger epsilon': dict(norm_eps=0.1),
     'low precision': dict(dtype=jnp.bfloat16),
 }
 

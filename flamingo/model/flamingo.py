@@ -35,11 +35,13 @@ class Flamingo(nn.Module):
 
   Attributes:
     lm: the language model.
-    resampler: the Perceiver Resampler.
+    resampler: the Perceiver Resampler; None shows every feature to the LM
+      (IDEFICS without its perceiver).
     xattn: one gated block for each of `gated_layers(lm.layers, every, offset)`.
     every: a gated block stands before every such LM layer.
     offset: the first LM layer with one.
-    new_tokens: tokens behind the LM's vocabulary, with trainable rows.
+    new_tokens: tokens behind the LM's vocabulary, with trainable rows; with 0
+      there are no such parameters.
     new_token_scale: standard deviation of their first values.
     whitening: a fixed map in front of the resampler, if any.
     vision: encoder of uint8 pixels [B H W 3] to features [B S C]; None if the
@@ -47,7 +49,7 @@ class Flamingo(nn.Module):
   """
 
   lm: LM
-  resampler: PerceiverResampler
+  resampler: PerceiverResampler | None
   xattn: Sequence[GatedCrossAttention]
   every: int = 1
   offset: int = 0
@@ -63,6 +65,8 @@ class Flamingo(nn.Module):
           f'every={self.every}, offset={self.offset} puts gated blocks before '
           f'LM layers {places}, but {len(self.xattn)} blocks were given.')
     self.gated = dict(zip(places, self.xattn))
+    if not self.new_tokens:
+      return
     rows = (self.new_tokens, self.lm.width)
     init = nn.initializers.normal(self.new_token_scale)
     self.new_embedding = self.param('new_embedding', init, rows)
@@ -88,6 +92,8 @@ class Flamingo(nn.Module):
       images = features.reshape((b, n, t) + features.shape[1:])
     if self.whitening is not None:
       images = self.whitening(images.astype(jnp.float32))
+    if self.resampler is None:
+      return images.reshape((b, n, -1) + images.shape[4:]).astype(jnp.float32)
     latents = self.resampler(images.reshape((b * n,) + images.shape[2:]))
     return latents.reshape((b, n) + latents.shape[1:])
 
@@ -133,11 +139,15 @@ class Flamingo(nn.Module):
     """Frozen rows of the LM beside trainable rows of the new tokens."""
     first_new = self.lm.vocab_size
     old = self.lm.embed(jnp.minimum(tokens, first_new - 1))
+    if not self.new_tokens:
+      return old
     new = self.new_embedding[jnp.maximum(tokens - first_new, 0)]
     return jnp.where((tokens >= first_new)[:, :, None], new, old)
 
   def logits(self, x: Float[Array, '*b d']) -> Float[Array, '*b v']:
     """Logits over the LM's vocabulary and the new tokens behind it."""
+    if not self.new_tokens:
+      return self.lm.logits(x)
     rows = self.new_embedding if self.lm.tied else self.new_unembedding
     new = project(x, rows.T, self.lm.dtype)
     return jnp.concatenate([self.lm.logits(x), new], axis=-1)

@@ -58,6 +58,7 @@ class GatedCrossAttention(nn.Module):
     norm: 'layer' or 'rms' (IDEFICS) in front of both halves.
     norm_visual: a norm on the latents too (paper, version 1).
     norm_heads: RMS norm on each head's queries and keys (IDEFICS).
+    norm_eps: epsilon of all norms; PyTorch's default, Flax's is 1e-6.
     gate: 'tanh' of a scalar; 'vector' has one a channel; 'none' has no gate
       (an ablation of the paper).
     gate_init: value of tanh(gate) at the start. At the paper's 0 the model is
@@ -80,6 +81,7 @@ class GatedCrossAttention(nn.Module):
   norm: str = 'layer'
   norm_visual: bool = True
   norm_heads: bool = False
+  norm_eps: float = 1e-5
   gate: str = 'tanh'
   gate_init: float = 0.0
   ff_gate_init: float | None = None
@@ -95,19 +97,20 @@ class GatedCrossAttention(nn.Module):
         raise ValueError(
             f'{name}={getattr(self, name)!r} is no setting of a gated block. '
             f'Choose one of {known}.')
-    self.norm_text = Norm(self.width, self.norm)
+    self.norm_text = Norm(self.width, self.norm, eps=self.norm_eps)
     if self.norm_visual:
-      self.norm_latents = Norm(self.visual_width, self.norm)
+      self.norm_latents = Norm(
+          self.visual_width, self.norm, eps=self.norm_eps)
     heads = (self.heads, self.head_dim)
     self.query = Linear((self.width,), heads, dtype=self.dtype)
     self.key = Linear((self.visual_width,), heads, dtype=self.dtype)
     self.value = Linear((self.visual_width,), heads, dtype=self.dtype)
     if self.norm_heads:
-      self.norm_query = Norm(self.head_dim, 'rms')
-      self.norm_key = Norm(self.head_dim, 'rms')
+      self.norm_query = Norm(self.head_dim, 'rms', eps=self.norm_eps)
+      self.norm_key = Norm(self.head_dim, 'rms', eps=self.norm_eps)
     self.out = Linear(heads, (self.width,), dtype=self.dtype)
     if self.ff_hidden:
-      self.norm_ff = Norm(self.width, self.norm)
+      self.norm_ff = Norm(self.width, self.norm, eps=self.norm_eps)
       self.ff = FeedForward(
           self.width, self.ff_hidden, self.activation, self.gated_ff,
           dtype=self.dtype)
