@@ -32,6 +32,9 @@ KINDS = {
                        [(7, 5)]),
     'rows, then more rows': (
         Rule.of('x', ('a', 'b'), 'v m -> v m'), (13, 7), [(11, 7), (2, 7)]),
+    'rows that turn over, then rows that do not': (
+        Rule.of('x', ('a', 'b'), 'v m -> m v, r m -> r m'), (13, 7),
+        [(7, 11), (2, 7)]),
     'a scalar in an array of one': (Rule.of('x', 'a', '1 -> '), (1,), [()]),
     'an axis of one on our side': (
         Rule.of('x', 'a', 't d -> t 1 d'), (4, 7), [(4, 1, 7)]),

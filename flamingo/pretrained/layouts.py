@@ -33,7 +33,8 @@ class Rule:
       that are fused in the tensor. They are the slices of axis `n` where the
       layout has one in front, '(n h d) m -> n m h d', else runs of its rows,
       as the frozen rows of an embedding and the new ones behind them.
-    layout: einops pattern from their axes to ours.
+    layout: einops pattern from their axes to ours. Runs of rows that come to
+      us in different ways have one each: 'v m -> m v, r m -> r m'.
     axes: sizes that the shapes of our leaves do not tell.
   """
 
@@ -58,13 +59,27 @@ class Rule:
     """Whether our leaves are slices of a leading axis `n`."""
     return self.layout.split('->')[1].split()[:1] == ['n']
 
+  @property
+  def runs(self) -> list['Rule']:
+    """A rule for each of ours, of its rows alone; none if they are slices."""
+    if self.stacks or len(self.ours) == 1:
+      return []
+    layouts = self.layout.split(', ')
+    if len(layouts) == 1:
+      layouts *= len(self.ours)
+    return [
+        Rule(self.theirs, (path,), layout, self.axes)
+        for path, layout in zip(self.ours, layouts, strict=True)]
+
   def sizes(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """Size of each axis of the pattern, from the shapes of our leaves.
 
     Raises:
       ValueError: the shapes are none that the layout can have made.
     """
-    shape = self._fused(shapes)
+    first = tuple(shapes[0])
+    self._check_alike(shapes)
+    shape = (len(shapes),) + first if self.stacks else first
     groups = _axes(self.layout.split('->')[1])
     sizes = dict(self.axes)
     fits = len(groups) == len(shape)
@@ -81,43 +96,49 @@ class Rule:
           f'{self.layout!r} of {self.theirs} does not fit. Mend the rule.')
     return sizes
 
-  def _fused(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Shape of our leaves together, one axis the sum or number of them."""
-    first, *others = (tuple(shape) for shape in shapes)
-    start = 0 if self.stacks else 1
-    if any(shape[start:] != first[start:] for shape in others):
-      raise ValueError(
-          f'{self.theirs} holds {len(shapes)} of ours in one tensor, whose '
-          f'shapes must agree; came '
-          f'{dict(zip(self.ours, map(tuple, shapes)))}. Mend the rule.')
-    if self.stacks:
-      return (len(shapes),) + first
-    return (sum(shape[0] for shape in shapes),) + first[1:] if others else first
-
   def their_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Shape of the tensor, from the shapes of our leaves."""
+    if self.runs:
+      parts = self._runs_of(shapes)
+      return (sum(part[0] for part in parts),) + parts[0][1:]
     sizes = self.sizes(shapes)
     return tuple(
         math.prod(sizes[name] for name in group)
         for group in _axes(self.layout.split('->')[0]))
 
+  def _runs_of(self, shapes: Sequence[tuple[int, ...]]):
+    """Shapes of the runs of their rows."""
+    parts = [run.their_shape([s]) for run, s in zip(self.runs, shapes)]
+    self._check_alike([part[1:] for part in parts], shapes)
+    return parts
+
+  def _check_alike(self, alike, shapes=None):
+    if len({tuple(shape) for shape in alike}) > 1:
+      shapes = map(tuple, shapes or alike)
+      raise ValueError(
+          f'{self.theirs} holds {len(self.ours)} of ours in one tensor, whose '
+          f'shapes must agree; came {dict(zip(self.ours, shapes))}. Mend the '
+          'rule.')
+
   def read(
       self, tensor: np.ndarray, shapes: Sequence[tuple[int, ...]]
   ) -> list[np.ndarray]:
     """Our leaves of a tensor."""
+    if self.runs:
+      ends = np.cumsum([part[0] for part in self._runs_of(shapes)], dtype=int)
+      return [
+          run.read(rows, [shape])[0] for run, rows, shape in zip(
+              self.runs, np.split(tensor, ends[:-1]), shapes)]
     whole = einops.rearrange(tensor, self.layout, **self.sizes(shapes))
-    if self.stacks:
-      return list(whole)
-    ends = np.cumsum([shape[0] for shape in shapes[:-1]], dtype=int)
-    return np.split(whole, ends) if len(shapes) > 1 else [whole]
+    return list(whole) if self.stacks else [whole]
 
   def write(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
     """The tensor of our leaves: the inverse of `read`."""
+    if self.runs:
+      return np.concatenate([
+          run.write([leaf]) for run, leaf in zip(self.runs, leaves)])
     sizes = self.sizes([leaf.shape for leaf in leaves])
-    if self.stacks:
-      whole = np.stack(leaves)
-    else:
-      whole = np.concatenate(leaves) if len(leaves) > 1 else leaves[0]
+    whole = np.stack(leaves) if self.stacks else leaves[0]
     left, right = self.layout.split('->')
     return einops.rearrange(whole, f'{right} -> {left}', **sizes)
 
