@@ -93,10 +93,12 @@ RULES = [
     Rule.of('embed.weight', ('embed/embedding', 'new'), 'v m -> v m'),
     Rule.of('0.qkv', ('0/q', '0/k', '0/v'), '(n h d) m -> n m h d'),
     Rule.of('0.out', '0/out', 'm (h d) -> h d m'),
+    Rule.of('gate', 'gate', '1 -> '),
     Rule.of('norm', 'norm/scale', 'm -> m'),
 ]
 SHAPES = {
     'embed': {'embedding': (11, 7)}, 'new': (2, 7), 'norm': {'scale': (7,)},
+    'gate': (),
     '0': {'q': (7, 3, 5), 'k': (7, 3, 5), 'v': (7, 3, 5), 'out': (3, 5, 7)}}
 EXPECTED = jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, np.float32), SHAPES,
@@ -108,7 +110,7 @@ def tensors(**changes):
   rng = np.random.default_rng(0)
   shapes = {
       'embed.weight': (13, 7), '0.qkv': (45, 7), '0.out': (7, 15),
-      'norm': (7,)}
+      'norm': (7,), 'gate': (1,)}
   arrays = {
       name: rng.normal(size=shape).astype(np.float32)
       for name, shape in shapes.items()} | changes
@@ -149,7 +151,7 @@ def test_each_leaf_is_placed_as_soon_as_it_is_read():
   params, _ = read(stored, place=place)
   assert events == [
       'embed.weight', 'embed/embedding', 'new', '0.qkv', '0/q', '0/k', '0/v',
-      '0.out', '0/out', 'norm', 'norm/scale']
+      '0.out', '0/out', 'gate', 'gate', 'norm', 'norm/scale']
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
       np.dtype(np.float16)}
 

@@ -166,7 +166,7 @@ class Report:
 def as_they_are(path: params_lib.Path, array: np.ndarray) -> np.ndarray:
   """Keeps an array in its type, in the memory of the host."""
   del path
-  return np.ascontiguousarray(array)
+  return np.asarray(array, order='C')  # ascontiguousarray makes scalars 1-D
 
 
 def read_params(
@@ -290,8 +290,9 @@ def write_params(
         f'{len(lost)} parameters have no place in the layout to write: '
         f'{some(names)}. Choose a layout of this architecture.')
   for rule in rules:
-    yield rule.theirs, np.ascontiguousarray(
-        rule.write([np.asarray(leaves[path]) for path in rule.paths]))
+    yield rule.theirs, np.asarray(
+        rule.write([np.asarray(leaves[path]) for path in rule.paths]),
+        order='C')
 
 
 def some(names: Iterable[str], most: int = 6) -> str:
