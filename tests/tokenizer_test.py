@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tokenizers
 
-from flamingo.data.tokenizer import Tags, Tokenizer
+from flamingo.data.tags import FLAMINGO, Tags
+from flamingo.data.tokenizer import Tokenizer
 from flamingo.pretrained import lm as pretrained_lm
 
 SPECIAL = ['<end>', '<end>ing', '<pad>']
@@ -156,7 +157,7 @@ def test_a_pickled_tokenizer_is_the_same(tokenizer):
 
 
 def test_tables_that_contradict_each_other_are_refused():
-  build = lambda vocab, special, tags=Tags(): (
+  build = lambda vocab, special, tags=FLAMINGO: (
       Tokenizer.from_bpe(vocab, [], special, 'a', 'a', 'a', tags))
   with pytest.raises(ValueError, match=r"repeats \['b'\]"):
     build(['a', 'b', 'b'], ['a'])

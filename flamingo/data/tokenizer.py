@@ -8,7 +8,6 @@ none, GPT-NeoX composes characters (NFC), a Unigram may fold them (NFKC).
 """
 
 from collections.abc import Iterable, Sequence
-import dataclasses
 import itertools
 import re
 from typing import Literal
@@ -16,49 +15,10 @@ from typing import Literal
 import tokenizers
 
 from flamingo.data import spelling
+from flamingo.data.tags import around, FLAMINGO, Tags
 
 # What a text stands behind, which decides about a SentencePiece's first space.
 Follows = Literal['nothing', 'tag', 'text']
-
-
-@dataclasses.dataclass(frozen=True)
-class Tags:
-  """What a Flamingo writes beside text, and the names of its new tokens.
-
-  The defaults are the paper's two, both new. Others':
-    OpenFlamingo   new_tokens=('<|endofchunk|>', '<image>', '<PAD>'),
-                   eoc='<|endofchunk|>', pad='<PAD>'
-    IDEFICS        new_tokens=('<fake_token_around_image>', '<image>'),
-                   around_image='<fake_token_around_image>', eoc=None
-    flamingo-mini  new_tokens=('<EOC>',); its `<image>` is plain text
-
-  Attributes:
-    new_tokens: names, in the order of their ids.
-    image: stands where an image is: a new token, or text that is written with
-      its ordinary tokens.
-    around_image: new token on both sides of `image`; between two images that
-      follow each other it stands once.
-    eoc: new token that ends the text of an image; None if nothing does.
-    pad: new token that fills a row up; None for the language model's own.
-  """
-
-  new_tokens: tuple[str, ...] = ('<image>', '<EOC>')
-  image: str = '<image>'
-  around_image: str | None = None
-  eoc: str | None = '<EOC>'
-  pad: str | None = None
-
-  def __post_init__(self):
-    if len(set(self.new_tokens)) != len(self.new_tokens):
-      raise ValueError(
-          f'Every new token has one id; came {self.new_tokens}. Name each once, '
-          'in the order of the ids.')
-    for role in ('around_image', 'eoc', 'pad'):
-      name = getattr(self, role)
-      if name is not None and name not in self.new_tokens:
-        raise ValueError(
-            f'Expected {role} among the new tokens {self.new_tokens}; came '
-            f'{name!r}. Add it to `new_tokens`, or pass {role}=None.')
 
 
 class Tokenizer:
@@ -89,7 +49,7 @@ class Tokenizer:
       bos: str | None,
       eos: str,
       pad: str,
-      tags: Tags = Tags(),
+      tags: Tags = FLAMINGO,
       *,
       vocab_size: int | None = None,
   ):
@@ -118,8 +78,8 @@ class Tokenizer:
       raise ValueError(
           f'The vocabulary of {len(vocab)} tokens must hold every special '
           f'token; it lacks {absent}. Name them as the vocabulary does.')
-    self.vocab_size = _first_new(
-        tags, vocab, {token.content for token in added.values()}, vocab_size)
+    self.vocab_size = tags.first_id(
+        vocab, {token.content for token in added.values()}, vocab_size)
     marked = [token.content for _, token in sorted(added.items())
               if token.special]
     self._special_ids = {
@@ -131,6 +91,7 @@ class Tokenizer:
     self._names = {i: name for name, i in self._ids.items()}
     self._pattern = _pattern(
         self._ids, {token.content: token for token in added.values()})
+    self._roles = bos, eos, pad
     self._model = model
     self._speller = spelling.Speller(model, self._ids)
 
@@ -159,7 +120,7 @@ class Tokenizer:
       bos: str,
       eos: str,
       pad: str,
-      tags: Tags = Tags(),
+      tags: Tags = FLAMINGO,
       *,
       split_digits: bool = True,
   ) -> 'Tokenizer':
@@ -199,7 +160,7 @@ class Tokenizer:
     return cls(bpe, special, bos, eos, pad, tags)
 
   @classmethod
-  def bytes(cls, tags: Tags = Tags()) -> 'Tokenizer':
+  def bytes(cls, tags: Tags = FLAMINGO) -> 'Tokenizer':
     """A tokenizer without a language model: a token is a byte of UTF-8.
 
     Ids 0 to 255 are the bytes, then come `<bos>`, `<eos>`, `<pad>`, and the new
@@ -304,60 +265,23 @@ class Tokenizer:
 
   def tagged(self, tags: Tags) -> 'Tokenizer':
     """The same language model's tokenizer with other new tokens."""
-    name = lambda i: None if i is None else self._names[i]
-    pad = self.eos_id if self.pad_id >= self.vocab_size else self.pad_id
     return Tokenizer(
-        self._model, self.special, name(self.bos_id), name(self.eos_id),
-        name(pad), tags, vocab_size=self.vocab_size)
+        self._model, self.special, *self._roles, tags,
+        vocab_size=self.vocab_size)
 
   def _check(self, text: str) -> None:
-    image = 'put the picture in `Chunk.image`, and its tag is written for you'
-    end = 'leave it out: every closed `Chunk` ends with it'
-    for name, instead in (
-        (self.tags.image, image), (self.tags.around_image, image),
-        (self.tags.eoc, end)):
-      if name is not None and name in text:
-        raise ValueError(
-            f'Expected text without the tag {name!r}; came '
-            f'{_around(text, name)}. Instead {instead}.')
+    self.tags.check(text)
     if not self._speller.can_spell(text):
       characters = sorted({c for c in text if not self._speller.can_spell(c)})
       raise ValueError(
           f'The vocabulary has no token for {characters}, which came in '
-          f'{_around(text, characters[0])}. Pass `tokenizer.clean(text)`, the '
+          f'{around(text, characters[0])}. Pass `tokenizer.clean(text)`, the '
           'text without such characters.')
 
   def __repr__(self) -> str:
     return (
         f'Tokenizer(vocab_size={self.vocab_size}, '
         f'new_tokens={self.new_tokens})')
-
-
-def _first_new(
-    tags: Tags, vocab: dict[str, int], added: set[str], vocab_size: int | None
-) -> int:
-  """Id of the first new token: behind all of `vocab`, or the last in it."""
-  size = 1 + max(vocab.values())
-  there = [name for name in tags.new_tokens if name in vocab]
-  if there:
-    first = size - len(there)
-    ids = [vocab[name] for name in tags.new_tokens[: len(there)]
-           if name in added and name in vocab]
-    if ids != list(range(first, size)):
-      raise ValueError(
-          f'Expected new tokens that the vocabulary of {size} tokens does not '
-          f'have, or that are the last it was given; came {tags.new_tokens}, '
-          f'of which it has {({name: vocab[name] for name in there})}. Choose '
-          'other names, or name all that it was given, in their order.')
-    size = first
-  if vocab_size is not None and (
-      vocab_size < size or there and vocab_size > size):
-    raise ValueError(
-        f'The tokenizer has {size} tokens'
-        f'{" before its new ones" if there else ""}, but the embedding of the '
-        f'language model has {vocab_size} rows. Load the tokenizer that belongs '
-        'to the model.')
-  return size if vocab_size is None else vocab_size
 
 
 def _pattern(
@@ -372,9 +296,3 @@ def _pattern(
     right = r'\s*' if token is not None and token.rstrip else ''
     parts.append(left + re.escape(name) + right)
   return re.compile(f"({'|'.join(parts)})")
-
-
-def _around(text: str, part: str, margin: int = 20) -> str:
-  """`part` in quotes with a little of the text before and behind it."""
-  start = text.index(part)
-  return repr(text[max(0, start - margin): start + len(part) + margin])
