@@ -97,47 +97,6 @@ def test_grouped_queries_equal_repeated_key_heads(rng):
       rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('fraction', [1.0, 0.25])
-def test_rotated_scores_depend_on_the_distance_only(rng, fraction):
-  draw = lambda: jnp.asarray(rng.normal(size=(1, L, 3, 16)), jnp.float32)
-  query, key = draw(), draw()
-  positions = jnp.asarray(rng.permutation(L)[None])
-
-  def scores(shift):
-    at = positions + shift
-    return jnp.einsum(
-        'blhd,bmhd->bhlm', attention.rotate(query, at, 10_000.0, fraction),
-        attention.rotate(key, at, 10_000.0, fraction))
-
-  np.testing.assert_allclose(scores(0), scores(1013), rtol=1e-3, atol=1e-3)
-  moved = jnp.einsum(
-      'blhd,bmhd->bhlm',
-      attention.rotate(query, positions, 10_000.0, fraction),
-      attention.rotate(key, positions + 1, 10_000.0, fraction))
-  assert np.abs(moved - scores(0)).max() > 0.1
-
-
-def test_rotation_keeps_lengths_and_what_it_leaves_out(rng):
-  x = jnp.asarray(rng.normal(size=(B, L, 3, 16)), jnp.float32)
-  positions = jnp.asarray(rng.integers(0, 99, (B, L)))
-  turned = attention.rotate(x, positions, 10_000.0, 0.25)
-  np.testing.assert_array_equal(turned[..., 4:], x[..., 4:])
-  np.testing.assert_allclose(
-      turned[..., 0] ** 2 + turned[..., 2] ** 2,
-      x[..., 0] ** 2 + x[..., 2] ** 2, rtol=1e-4, atol=1e-6)
-  np.testing.assert_array_equal(
-      attention.rotate(x, jnp.zeros((B, L), int), 10_000.0), x)
-
-
-def test_the_first_pair_turns_by_one_radian_a_token():
-  x = jnp.zeros((1, 3, 1, 6)).at[..., 0].set(1.0)
-  turned = attention.rotate(x, jnp.asarray([[0, 1, 5]]), 10_000.0)
-  np.testing.assert_allclose(
-      turned[0, :, 0, 0], np.cos([0, 1, 5]), atol=1e-6)
-  np.testing.assert_allclose(
-      turned[0, :, 0, 3], np.sin([0, 1, 5]), atol=1e-6)
-
-
 def test_project_is_the_plain_product_and_has_its_gradient(rng):
   x = jnp.asarray(rng.normal(size=(2, 3, 5)), jnp.float32)
   kernel = jnp.asarray(rng.normal(size=(5, 7)), jnp.float32)
@@ -213,6 +172,7 @@ def test_norms_of_low_precision_are_computed_in_float32(rng):
     ('silu', {-2: -2 / (1 + np.e**2), 0: 0}),
     ('gelu', {1: 0.8413447, -1: -0.1586553}),  # x times the normal's integral
     ('gelu_tanh', {1: 0.8411920, -1: -0.1588080}),
+    ('quick_gelu', {1: 1 / (1 + np.exp(-1.702)), 0: 0}),
 ])
 def test_activations_take_known_values(name, points):
   x = jnp.asarray([*points], jnp.float32)

@@ -14,8 +14,8 @@ import numpy as np
 from flamingo.data.encode import Example
 from flamingo.eval.beam import Beam, Generation
 from flamingo.eval.trie import Question, Trie
+from flamingo.model.cache import Cache
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.lm import Cache
 from flamingo.types import Params
 
 _SEEN_AT_ONCE = 64

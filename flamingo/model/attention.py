@@ -11,7 +11,7 @@ import functools
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 import numpy as np
 
 Dtype = jnp.dtype | type
@@ -97,21 +97,28 @@ class Norm(nn.Module):
     kind: 'layer' (mean and variance) or 'rms' (root mean square only).
     use_bias: whether a LayerNorm has an offset.
     eps: added to the variance. PyTorch's LayerNorm has 1e-5, Flax's 1e-6.
+    plus_one: multiplies by 1 + scale, with a scale that begins at 0 (Gemma).
   """
 
   size: int
   kind: str = 'layer'
   use_bias: bool = True
   eps: float = 1e-5
+  plus_one: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+    if self.kind not in ('layer', 'rms'):
+      raise ValueError(
+          f"kind={self.kind!r} is no kind of norm. Choose 'layer' or 'rms'.")
     x = x.astype(jnp.float32)
     if self.kind == 'layer':
       x = x - x.mean(-1, keepdims=True)
     x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.eps)
-    scale = self.param('scale', nn.initializers.ones, (self.size,))
-    x = x * jnp.broadcast_to(scale.astype(jnp.float32), x.shape)
+    start = nn.initializers.constant(0.0 if self.plus_one else 1.0)
+    scale = self.param('scale', start, (self.size,)).astype(jnp.float32)
+    scale = scale + 1 if self.plus_one else scale
+    x = x * jnp.broadcast_to(scale, x.shape)
     if self.kind == 'layer' and self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.size,))
       x = x + jnp.broadcast_to(bias.astype(jnp.float32), x.shape)
@@ -124,15 +131,17 @@ def attend(
     value: Float[Array, 'b m k d'],
     mask: Bool[Array, 'b l m'] | None = None,
     bias: Float[Array, 'b h l m'] | None = None,
+    scale: float | None = None,
 ) -> Float[Array, 'b l h d']:
   """Attention in which a query that may look at nothing returns zero.
 
-  Queries are scaled by d ** -0.5. With fewer key heads than query heads, each
-  key head serves a group of them (grouped-query attention).
+  Queries are scaled by `scale`, or d ** -0.5. With fewer key heads than query
+  heads, each key head serves a group of them (grouped-query attention).
   """
   b, l, h, d = query.shape
   k = key.shape[2]
-  query = query.reshape(b, l, k, h // k, d) * d**-0.5
+  scale = d**-0.5 if scale is None else scale
+  query = query.reshape(b, l, k, h // k, d) * scale
   scores = jnp.einsum(
       'blkgd,bmkd->bkglm', query, key, preferred_element_type=jnp.float32)
   if bias is not None:
@@ -157,30 +166,6 @@ def masked_softmax(
   # A row of nothing but `lowest` would come out uniform: the leak through which
   # IDEFICS let text before the first image see every image.
   return jnp.where(mask, weights, 0)
-
-
-def rotate(
-    x: Float[Array, 'b l h d'],
-    positions: Int[Array, 'b l'],
-    base: float,
-    fraction: float = 1.0,
-) -> Float[Array, 'b l h d']:
-  """Rotary position embedding, half-rotation form: pairs are (i, i + r/2).
-
-  Args:
-    x: queries or keys.
-    positions: position of each token.
-    base: base of the geometric sequence of wavelengths.
-    fraction: share of the head that is rotated, r / d (GPT-NeoX has 0.25).
-  """
-  rotary = int(x.shape[-1] * fraction)
-  frequency = base ** (-np.arange(0, rotary, 2, dtype=np.float32) / rotary)
-  angle = positions[:, :, None, None].astype(jnp.float32) * jnp.asarray(
-      frequency, jnp.float32).reshape(1, 1, 1, -1)
-  sin, cos = jnp.sin(angle), jnp.cos(angle)
-  first, second, rest = jnp.split(x, [rotary // 2, rotary], axis=-1)
-  return jnp.concatenate(
-      [first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
 
 
 def squared_relu(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
@@ -225,6 +210,10 @@ class FeedForward(nn.Module):
   dtype: Dtype = jnp.float32
 
   def setup(self):
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(
+          f'activation={self.activation!r} is not known. Choose one of '
+          f'{sorted(ACTIVATIONS)}.')
     wide = dict(use_bias=self.use_bias, dtype=self.dtype)
     if self.gated:
       self.gate = Linear((self.width,), (self.hidden,), **wide)

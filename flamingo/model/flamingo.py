@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from flamingo.model.attention import project
-from flamingo.model.lm import Cache, layer_of, LM, Place
+from flamingo.model.cache import Cache, layer_of
+from flamingo.model.lm import LM
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.whitening import Whitening
 from flamingo.model.xattn import GatedCrossAttention
@@ -67,7 +68,7 @@ class Flamingo(nn.Module):
     self.gated = dict(zip(places, self.xattn))
     if not self.new_tokens:
       return
-    rows = (self.new_tokens, self.lm.width)
+    rows = (self.new_tokens, self.lm.row_width)
     init = nn.initializers.normal(self.new_token_scale)
     self.new_embedding = self.param('new_embedding', init, rows)
     if not self.lm.tied:
@@ -107,7 +108,7 @@ class Flamingo(nn.Module):
       positions: Int[Array, 'b l'] | None = None,
       mask: Bool[Array, 'b l m'] | None = None,
       cache: Cache | None = None,
-  ) -> tuple[Float[Array, 'b l d'], Cache | None]:
+  ) -> tuple[Float[Array, 'b l e'], Cache | None]:
     """Final states of the language model; `logits` maps them on.
 
     Args:
@@ -124,18 +125,18 @@ class Flamingo(nn.Module):
       Normed final states, and the cache with these tokens in it if one was
       given.
     """
-    place = Place.of(
+    place = self.lm.place(
         tokens, valid=valid, positions=positions, mask=mask, cache=cache)
-    x = self.embed(tokens)
+    x = self.lm.begin(self.embed(tokens), place)
     key_values = []
     for i, layer in enumerate(self.lm.layer):
       if i in self.gated:
         x = self.gated[i](x, latents, image_index)
-      x, key_value = layer(x, place.positions, place.mask, layer_of(cache, i))
+      x, key_value = layer(x, place, layer_of(cache, i))
       key_values.append(key_value)
-    return self.lm.final_norm(x), place.appended(cache, key_values)
+    return self.lm.end(x), place.appended(cache, key_values)
 
-  def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
+  def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l e']:
     """Frozen rows of the LM beside trainable rows of the new tokens."""
     first_new = self.lm.vocab_size
     old = self.lm.embed(jnp.minimum(tokens, first_new - 1))
@@ -144,7 +145,7 @@ class Flamingo(nn.Module):
     new = self.new_embedding[jnp.maximum(tokens - first_new, 0)]
     return jnp.where((tokens >= first_new)[:, :, None], new, old)
 
-  def logits(self, x: Float[Array, '*b d']) -> Float[Array, '*b v']:
+  def logits(self, x: Float[Array, '*b e']) -> Float[Array, '*b v']:
     """Logits over the LM's vocabulary and the new tokens behind it."""
     if not self.new_tokens:
       return self.lm.logits(x)

@@ -1,143 +1,25 @@
 """A decoder-only language model; the families are settings of its attributes.
 
 The frozen half of Flamingo. `Flamingo` owns the loop over layers, so what it
-needs stands here as parts: `embed`, `layer[i]`, `final_norm`, `logits`.
+needs stands here as parts: `place`, `embed`, `begin`, `layer[i]`, `end`,
+`logits`.
 """
 
+import functools
+
 from flax import linen as nn
-import flax.struct
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from flamingo.model.attention import (
-    attend, Dtype, FeedForward, Linear, Norm, project, rotate)
-
-
-@flax.struct.dataclass
-class Cache:
-  """Keys and values of the tokens read so far; an argument, never a state.
-
-  New tokens are appended at slot `length`, the same for all rows; a row that is
-  padded there marks the slot invalid. So prompts may be padded on either side.
-
-  Attributes:
-    keys: a tuple over layers of [B M K d].
-    values: likewise.
-    positions: int32 [B M], position of the token in each slot.
-    valid: bool [B M], whether the slot holds a token.
-    length: int32 scalar, slots used.
-  """
-
-  keys: tuple[jax.Array, ...]
-  values: tuple[jax.Array, ...]
-  positions: jax.Array
-  valid: jax.Array
-  length: jax.Array
-
-
-def causal_mask(
-    positions: Int[Array, 'b l'],
-    key_positions: Int[Array, 'b m'],
-    key_valid: Bool[Array, 'b m'],
-) -> Bool[Array, 'b l m']:
-  """What each token may see: itself and the tokens before it.
-
-  Four tokens, the first of them padding:
-    0 0 0 0
-    0 1 0 0
-    0 1 1 0
-    0 1 1 1
-  """
-  past = key_positions[:, None, :] <= positions[:, :, None]
-  return past & key_valid[:, None, :]
-
-
-class SelfAttention(nn.Module):
-  """Causal self-attention with rotary positions and grouped key heads."""
-
-  width: int
-  heads: int
-  kv_heads: int
-  head_dim: int
-  rope_base: float
-  dtype: Dtype
-
-  def setup(self):
-    make = lambda heads: Linear(
-        (self.width,), (heads, self.head_dim), dtype=self.dtype)
-    self.query = make(self.heads)
-    self.key = make(self.kv_heads)
-    self.value = make(self.kv_heads)
-    self.out = Linear(
-        (self.heads, self.head_dim), (self.width,), dtype=self.dtype)
-
-  def __call__(self, x, positions, mask, cache):
-    """Returns the branch [B L D] and the keys and values [B M K d]."""
-    query = rotate(self.query(x), positions, self.rope_base).astype(self.dtype)
-    key = rotate(self.key(x), positions, self.rope_base).astype(self.dtype)
-    value = self.value(x).astype(self.dtype)
-    if cache is not None:
-      old_key, old_value, length = cache
-      append = jax.lax.dynamic_update_slice_in_dim
-      key = append(old_key, key, length, axis=1)
-      value = append(old_value, value, length, axis=1)
-    return self.out(attend(query, key, value, mask)), (key, value)
-
-
-class Layer(nn.Module):
-  """One pre-norm decoder layer."""
-
-  width: int
-  heads: int
-  kv_heads: int
-  head_dim: int
-  hidden: int
-  rope_base: float
-  norm_eps: float
-  activation: str
-  gated_ff: bool
-  dtype: Dtype
-
-  def setup(self):
-    self.attn_norm = Norm(self.width, kind='rms', eps=self.norm_eps)
-    self.attn = SelfAttention(
-        self.width, self.heads, self.kv_heads, self.head_dim, self.rope_base,
-        self.dtype)
-    self.mlp_norm = Norm(self.width, kind='rms', eps=self.norm_eps)
-    self.mlp = FeedForward(
-        self.width, self.hidden, self.activation, self.gated_ff,
-        dtype=self.dtype)
-
-  def __call__(self, x, positions, mask, cache=None):
-    """Returns the residual stream [B L D] and this layer's keys and values."""
-    branch, key_value = self.attn(self.attn_norm(x), positions, mask, cache)
-    x = x + branch
-    return x + self.mlp(self.mlp_norm(x)), key_value
-
-
-class Embedding(nn.Module):
-  """A table of rows, one a token."""
-
-  size: int
-  width: int
-
-  def setup(self):
-    self.embedding = self.param(
-        'embedding', nn.initializers.normal(0.02), (self.size, self.width))
-
-  def __call__(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
-    return self.embedding[tokens].astype(jnp.float32)
-
-  def attend(
-      self, x: Float[Array, '*b d'], dtype: Dtype
-  ) -> Float[Array, '*b v']:
-    """Inner product of `x` with every row."""
-    return project(x, self.embedding.T, dtype)
+from flamingo.model.attention import Dtype, FeedForward, Linear, Norm
+from flamingo.model.cache import Cache, layer_of, Place
+from flamingo.model.decoder import Layer, SelfAttention
+from flamingo.model.embedding import Embedding, LearnedPositions
+from flamingo.model.positions import RopeScaling, rotate
 
 
 class LM(nn.Module):
-  """A llama-family decoder.
+  """A decoder. As it comes it is of the llama family.
 
   Attributes:
     vocab_size: rows of the pretrained embedding; new tokens are not among them.
@@ -148,11 +30,41 @@ class LM(nn.Module):
     head_dim: width of a head.
     hidden: feed-forward width.
     rope_base: base of the rotary embedding.
-    norm_eps: epsilon of the RMS norms.
+    norm_eps: epsilon of the norms.
     activation: of the feed-forward, a name in `attention.ACTIVATIONS`.
     gated_ff: whether the feed-forward is act(gate(x)) * up(x).
     tied: whether the output projection is the embedding.
     dtype: type of matrix operands; sums and the residual stream are float32.
+    norm: 'rms', or 'layer' (GPT-2, OPT, GPT-NeoX, MPT).
+    norm_bias: whether LayerNorms have an offset (MPT: no).
+    norm_plus_one: norms multiply by 1 + scale (Gemma).
+    norm_first: norms stand before attention and feed-forward; else behind each
+      addition to the residual stream, and there is no final one (OPT-350m).
+    norm_after: norms stand behind attention and feed-forward too (Gemma 3).
+    norm_heads: a norm on queries and keys: 'head' for each head by itself
+      (Gemma 3), 'width' for all heads together (mpt-1b-redpajama).
+    position: 'rotary', 'learned' (GPT-2, OPT) or 'alibi' (MPT).
+    rope_fraction: share of a head that is rotated (GPT-NeoX: rotary_pct).
+    rope_scaling: slower rotation (Llama 3.1, Gemma 3 from 4B on).
+    max_positions: number of learned positions.
+    position_offset: rows of their table in front of the first (OPT: 2).
+    alibi_max: -log2 of the flattest of ALiBi's slopes.
+    attn_bias: whether queries, keys and values have biases.
+    out_bias: whether the output of attention has one.
+    ff_bias: whether the feed-forward has them.
+    unembed_bias: whether an output projection that isn't tied has one.
+    query_scale: of the attention scores; by default head_dim ** -0.5.
+    clip_qkv: queries, keys and values are cut off at this size (some MPT).
+    window: tokens that a token sees, itself included (Mistral 0.1, Gemma 3).
+    global_every: the last layer of every so many has no window (Gemma 3: 6); 0
+      for a window in every layer.
+    local_rope_base: base in layers with a window, which have no `rope_scaling`
+      then (Gemma 3).
+    parallel: attention and feed-forward read the same residual stream, and are
+      added at once (GPT-NeoX: use_parallel_residual).
+    embed_scale: factor on the embedding, not on the output (Gemma: sqrt(D)).
+    embed_width: width of the embedding's rows where it is not D; projections
+      stand behind and before them (OPT-350m).
   """
 
   vocab_size: int
@@ -168,27 +80,143 @@ class LM(nn.Module):
   gated_ff: bool = True
   tied: bool = True
   dtype: Dtype = jnp.float32
+  norm: str = 'rms'
+  norm_bias: bool = True
+  norm_plus_one: bool = False
+  norm_first: bool = True
+  norm_after: bool = False
+  norm_heads: str | None = None
+  position: str = 'rotary'
+  rope_fraction: float = 1.0
+  rope_scaling: RopeScaling | None = None
+  max_positions: int = 0
+  position_offset: int = 0
+  alibi_max: float = 8.0
+  attn_bias: bool = False
+  out_bias: bool = False
+  ff_bias: bool = False
+  unembed_bias: bool = False
+  query_scale: float | None = None
+  clip_qkv: float | None = None
+  window: int | None = None
+  global_every: int = 0
+  local_rope_base: float | None = None
+  parallel: bool = False
+  embed_scale: float = 1.0
+  embed_width: int | None = None
 
   def setup(self):
-    if self.heads % self.kv_heads:
-      raise ValueError(
-          f'LM has heads={self.heads}, which kv_heads={self.kv_heads} does not '
-          'divide; each key head serves a whole group of query heads.')
-    self.embed = Embedding(self.vocab_size, self.width)
+    self._check()
+    make_norm = functools.partial(
+        Norm, kind=self.norm, use_bias=self.norm_bias, eps=self.norm_eps,
+        plus_one=self.norm_plus_one)
+    self.embed = Embedding(self.vocab_size, self.row_width)
+    if self.position == 'learned':
+      self.learned = LearnedPositions(
+          self.max_positions, self.width, self.position_offset,
+          name='position')
+    if self.embed_width is not None:
+      self.embed_in = Linear(
+          (self.embed_width,), (self.width,), dtype=self.dtype)
+      self.embed_out = Linear(
+          (self.width,), (self.embed_width,), dtype=self.dtype)
     self.layer = [
         Layer(
-            self.width, self.heads, self.kv_heads, self.head_dim, self.hidden,
-            self.rope_base, self.norm_eps, self.activation, self.gated_ff,
-            self.dtype)
-        for _ in range(self.layers)
+            self.width, self._attention(i, make_norm),
+            FeedForward(
+                self.width, self.hidden, self.activation, self.gated_ff,
+                use_bias=self.ff_bias, dtype=self.dtype),
+            make_norm, norm_first=self.norm_first, norm_after=self.norm_after,
+            parallel=self.parallel)
+        for i in range(self.layers)
     ]
-    self.final_norm = Norm(self.width, kind='rms', eps=self.norm_eps)
+    if self.norm_first:
+      self.final_norm = make_norm(self.width)
     if not self.tied:
       self.unembed = Linear(
-          (self.width,), (self.vocab_size,), dtype=self.dtype)
+          (self.row_width,), (self.vocab_size,), use_bias=self.unembed_bias,
+          dtype=self.dtype)
 
-  def logits(self, x: Float[Array, '*b d']) -> Float[Array, '*b v']:
-    """Logits over the pretrained vocabulary, of normed states."""
+  @property
+  def row_width(self) -> int:
+    """Width of the embedding's rows."""
+    return self.width if self.embed_width is None else self.embed_width
+
+  def _attention(self, i: int, make_norm) -> SelfAttention:
+    last_of_group = self.global_every and (i + 1) % self.global_every == 0
+    window = None if last_of_group else self.window
+    base, scaling = self.rope_base, self.rope_scaling
+    if window is not None and self.local_rope_base is not None:
+      base, scaling = self.local_rope_base, None
+    rotary = functools.partial(
+        rotate, base=base, fraction=self.rope_fraction, scaling=scaling)
+    return SelfAttention(
+        self.width, self.heads, self.kv_heads, self.head_dim, make_norm,
+        rotate=rotary if self.position == 'rotary' else None,
+        alibi_max=self.alibi_max if self.position == 'alibi' else None,
+        window=window, norm_heads=self.norm_heads, clip=self.clip_qkv,
+        scale=self.query_scale, use_bias=self.attn_bias,
+        out_bias=self.out_bias, dtype=self.dtype)
+
+  def _check(self):
+    if self.position not in ('rotary', 'learned', 'alibi'):
+      raise ValueError(
+          f'position={self.position!r} is no setting of LM. Choose '
+          "'rotary', 'learned' or 'alibi'.")
+    if self.position == 'learned' and self.max_positions < 1:
+      raise ValueError(
+          f"position='learned' needs max_positions, the number of positions; "
+          f'came {self.max_positions}.')
+    if self.window is None and (self.global_every or self.local_rope_base):
+      raise ValueError(
+          'global_every and local_rope_base say which layers have a window and '
+          'how those rotate: set `window` too.')
+    if self.tied and self.unembed_bias:
+      raise ValueError(
+          'unembed_bias=True needs tied=False: an embedding has no bias.')
+
+  def place(
+      self,
+      tokens: Int[Array, 'b l'],
+      *,
+      valid: Bool[Array, 'b l'] | None = None,
+      positions: Int[Array, 'b l'] | None = None,
+      mask: Bool[Array, 'b l m'] | None = None,
+      cache: Cache | None = None,
+  ) -> Place:
+    """Where new tokens stand, see `Place.of`.
+
+    Raises:
+      ValueError: there are more tokens than learned positions, and none of them
+        is said to be padding; or the cache has no room for them.
+    """
+    if self.position == 'learned' and valid is None and positions is None:
+      if tokens.shape[1] > self.max_positions:
+        raise ValueError(
+            f'{tokens.shape[1]} tokens came, but LM has learned '
+            f'max_positions={self.max_positions}. Shorten the text.')
+    return Place.of(
+        tokens, valid=valid, positions=positions, mask=mask, cache=cache)
+
+  def begin(
+      self, rows: Float[Array, 'b l e'], place: Place
+  ) -> Float[Array, 'b l d']:
+    """The residual stream before the first layer, of rows of the embedding."""
+    x = rows if self.embed_scale == 1 else rows * self.embed_scale
+    if self.embed_width is not None:
+      x = self.embed_in(x)
+    if self.position == 'learned':
+      x = x + self.learned(place.positions)
+    return x
+
+  def end(self, x: Float[Array, 'b l d']) -> Float[Array, 'b l e']:
+    """Final states: the residual stream normed, as wide as embedding rows."""
+    if self.norm_first:
+      x = self.final_norm(x)
+    return x if self.embed_width is None else self.embed_out(x)
+
+  def logits(self, x: Float[Array, '*b e']) -> Float[Array, '*b v']:
+    """Logits over the pretrained vocabulary, of final states."""
     if self.tied:
       return self.embed.attend(x, self.dtype)
     return self.unembed(x)
@@ -210,24 +238,24 @@ class LM(nn.Module):
     Returns:
       Logits, and the cache with these tokens in it, if one was given.
     """
-    place = Place.of(tokens, valid=valid, cache=cache)
-    x = self.embed(tokens)
+    place = self.place(tokens, valid=valid, cache=cache)
+    x = self.begin(self.embed(tokens), place)
     key_values = []
     for i, layer in enumerate(self.layer):
-      x, key_value = layer(x, place.positions, place.mask, layer_of(cache, i))
+      x, key_value = layer(x, place, layer_of(cache, i))
       key_values.append(key_value)
-    return self.logits(self.final_norm(x)), place.appended(cache, key_values)
+    return self.logits(self.end(x)), place.appended(cache, key_values)
 
   def residual_rms(self, tokens: Int[Array, 'b l']) -> Float[Array, 'n b l']:
     """Root mean square of the residual stream before each layer.
 
     It can grow a hundredfold with depth, which a branch added to it must know.
     """
-    place = Place.of(tokens)
-    x, sizes = self.embed(tokens), []
+    place = self.place(tokens)
+    x, sizes = self.begin(self.embed(tokens), place), []
     for layer in self.layer:
       sizes.append(jnp.sqrt((x * x).mean(-1)))
-      x, _ = layer(x, place.positions, place.mask)
+      x, _ = layer(x, place)
     return jnp.stack(sizes)
 
   def empty_cache(self, batch: int, size: int) -> Cache:
@@ -238,63 +266,3 @@ class LM(nn.Module):
         keys=zeros, values=zeros,
         positions=jnp.zeros((batch, size), jnp.int32),
         valid=jnp.zeros((batch, size), bool), length=jnp.int32(0))
-
-
-@flax.struct.dataclass
-class Place:
-  """Where new tokens stand, and what they may look at.
-
-  Attributes:
-    positions: int32 [B L], of the new tokens.
-    mask: bool [B L M], over cached and new tokens.
-    key_positions: int32 [B M].
-    key_valid: bool [B M].
-  """
-
-  positions: jax.Array
-  mask: jax.Array
-  key_positions: jax.Array
-  key_valid: jax.Array
-
-  @classmethod
-  def of(
-      cls,
-      tokens: Int[Array, 'b l'],
-      *,
-      valid: Bool[Array, 'b l'] | None = None,
-      positions: Int[Array, 'b l'] | None = None,
-      mask: Bool[Array, 'b l m'] | None = None,
-      cache: Cache | None = None,
-  ) -> 'Place':
-    """Fills in what is not given: no padding, next positions, causal mask."""
-    if valid is None:
-      valid = jnp.ones(tokens.shape, bool)
-    if positions is None:
-      before = 0 if cache is None else cache.valid.sum(1, keepdims=True)
-      positions = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1 + before
-    if cache is None:
-      key_positions, key_valid = positions, valid
-    else:
-      append = jax.lax.dynamic_update_slice_in_dim
-      key_positions = append(cache.positions, positions, cache.length, axis=1)
-      key_valid = append(cache.valid, valid, cache.length, axis=1)
-    if mask is None:
-      mask = causal_mask(positions, key_positions, key_valid)
-    return cls(positions, mask, key_positions, key_valid)
-
-  def appended(self, cache: Cache | None, key_values: list) -> Cache | None:
-    """The cache with the new tokens in it; None if there is none."""
-    if cache is None:
-      return None
-    return Cache(
-        keys=tuple(key for key, _ in key_values),
-        values=tuple(value for _, value in key_values),
-        positions=self.key_positions, valid=self.key_valid,
-        length=cache.length + self.positions.shape[1])
-
-
-def layer_of(cache: Cache | None, i: int) -> tuple | None:
-  """Keys, values and length for layer `i`, or None without a cache."""
-  if cache is None:
-    return None
-  return cache.keys[i], cache.values[i], cache.length

@@ -1,0 +1,55 @@
+"""Tables of learnt rows: one a token, one a position."""
+
+from flax import linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from flamingo.model.attention import Dtype, project
+
+
+class Embedding(nn.Module):
+  """A table of rows, one a token."""
+
+  size: int
+  width: int
+
+  def setup(self):
+    self.embedding = self.param(
+        'embedding', nn.initializers.normal(0.02), (self.size, self.width))
+
+  def __call__(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
+    return self.embedding[tokens].astype(jnp.float32)
+
+  def attend(
+      self, x: Float[Array, '*b d'], dtype: Dtype
+  ) -> Float[Array, '*b v']:
+    """Inner product of `x` with every row."""
+    return project(x, self.embedding.T, dtype)
+
+
+class LearnedPositions(nn.Module):
+  """A table of rows, one a position.
+
+  Attributes:
+    size: number of positions.
+    width: residual width D.
+    offset: rows in front of that of position 0 (OPT: 2).
+  """
+
+  size: int
+  width: int
+  offset: int = 0
+
+  @nn.compact
+  def __call__(self, positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
+    """Rows of positions; one beyond the last gives NaN.
+
+    Only the running program knows it, and any row would be silently wrong.
+    """
+    table = self.param(
+        'embedding', nn.initializers.normal(0.02),
+        (self.offset + self.size, self.width))
+    # Padding in front of the first token has position -1.
+    rows = self.offset + jnp.maximum(positions, 0)
+    x = table[jnp.minimum(rows, len(table) - 1)].astype(jnp.float32)
+    return jnp.where((rows < len(table))[:, :, None], x, jnp.nan)
