@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from flamingo.model.attention import Linear
+from flamingo.model.vision import pixels
 
 
 class Variant(NamedTuple):
@@ -221,10 +222,7 @@ class EfficientNetLite(nn.Module):
     Raises:
       ValueError: if `images` is not [B H W 3].
     """
-    if images.ndim != 4 or images.shape[-1] != 3:
-      raise ValueError(
-          f'Expected RGB images [B H W 3], came {images.shape}. Fold the axes '
-          'of images and frames into the batch axis.')
+    pixels.check_rgb(images)
     if self.at_once is None or self.is_initializing():
       return self._encode(images)
     unbound, variables = self.clone(parent=None), self.variables
