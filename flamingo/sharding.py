@@ -21,6 +21,20 @@ def over_batch(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
+def over_largest_axis(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+  """A parameter's share for each device: its largest axis, split over all.
+
+  Of axes that the number of devices divides; if there is none, a whole copy on
+  each device.
+  """
+  even = [i for i, size in enumerate(shape) if size and size % mesh.size == 0]
+  if not even:
+    return replicated(mesh)
+  largest = max(even, key=lambda i: shape[i])
+  return NamedSharding(
+      mesh, PartitionSpec(*[None] * largest, mesh.axis_names))
+
+
 def put_batch(batch, mesh: Mesh):
   """Places a batch, or a tree of them, with its rows split over the devices.
 
