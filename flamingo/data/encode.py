@@ -1,8 +1,9 @@
 """A document becomes arrays. There is one way, for every kind of document.
 
 A page, a caption, a clip, a question, a chat and a 32-shot prompt are chunks of
-a picture and a text. Each is written `<image>text<EOC>`, and each token carries
-the number of the image it sees: the paper's phi (section 2.3), as data.
+a picture and a text. Each is written `<image>text<EOC>`, or as the tokenizer's
+tags have it, and each token carries the number of the image it sees: the
+paper's phi (section 2.3), as data.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +40,10 @@ def encode(
     *,
     max_images: int,
     look_ahead: bool = False,
+    end: bool = False,
+    learn_tags: bool = False,
+    learn_outside: bool = True,
+    allow_special: bool = False,
 ) -> Example:
   """Writes a document as tokens, and says which image each token sees.
 
@@ -48,12 +53,26 @@ def encode(
     image_index     0     0     0      1    1   1    1
     learn           0     1     1      0    1   1    1
 
+  Two pictures in a row as IDEFICS writes them, where `|` is the token around
+  an image: the one in front of an image does not see it yet.
+
+    tokens        <BOS> a   |   <image>   |   <image>   |    b
+    image_index     0   0   0      1      1      2      2    2
+
   Args:
     document: chunks in order.
-    tokenizer: of the language model.
+    tokenizer: of the language model, with the tags of the model.
     max_images: how many images the model takes.
     look_ahead: text sees the image after it instead of the one before; pages
       put pictures on either side (section 2.3.3, p_next).
+    end: whether the language model's EOS ends the document.
+    learn_tags: whether what is written for an image counts in the loss too, as
+      with IDEFICS and flamingo-mini.
+    learn_outside: whether text counts that belongs to no image: before the
+      first, and from the end of one's text to the next. With OpenFlamingo's
+      pages it does not, and EOS behind such an end neither.
+    allow_special: read the names of special tokens in the texts as these
+      tokens, see `Tokenizer.encode`.
 
   Raises:
     ValueError: too many images, images of different shapes, or a text with a
@@ -71,19 +90,38 @@ def encode(
         f'Images of one document have different shapes: {shapes}. Resize them '
         'to one size and number of frames.')
 
-  tokens, index, learn = [tokenizer.bos_id], [0], [False]
-  seen = 0
+  tokens, index, learn = [], [], []
+  seen, inside = 0, False
+
+  def write(ids, counts):
+    tokens.extend(ids)
+    index.extend([seen] * len(ids))
+    learn.extend([counts] * len(ids))
+
+  if tokenizer.bos_id is not None:
+    write([tokenizer.bos_id], False)
+  # Behind a tag of plain text, text is text behind text.
+  tag = 'text' if tokenizer.image_id is None else 'tag'
+  follows, around = 'nothing', 0
   for chunk in document:
     if chunk.image is not None:
-      seen += 1
-      tokens.append(tokenizer.image_id)
-      learn.append(False)  # the tag is put there by the prompt, never predicted
-    text = list(tokenizer.encode(chunk.text))
-    if chunk.close:
-      text.append(tokenizer.eoc_id)
-    tokens.extend(text)
-    learn.extend([chunk.learn] * len(text))
-    index.extend([seen] * (len(tokens) - len(index)))
+      # What ends the tag of the image before begins this one's.
+      before = tokenizer.image_ids[around : tokenizer.image_at]
+      write(before, learn_tags)
+      seen, inside, follows = seen + 1, True, tag
+      write(tokenizer.image_ids[tokenizer.image_at :], learn_tags)
+      around = tokenizer.image_at
+    text = tokenizer.encode(
+        chunk.text, allow_special=allow_special, follows=follows)
+    counts = chunk.learn and (inside or learn_outside)
+    write(text, counts)
+    if text:
+      follows, around = 'text', 0
+    if chunk.close and tokenizer.eoc_id is not None:
+      write([tokenizer.eoc_id], counts)
+      inside, follows, around = False, 'tag', 0
+  if end:
+    write([tokenizer.eos_id], inside or learn_outside)
 
   index = np.asarray(index, np.int32)
   if look_ahead:
@@ -93,6 +131,31 @@ def encode(
       images=np.stack(images) if images else None,
       tokens=np.asarray(tokens, np.int32), image_index=index,
       learn=np.asarray(learn, bool))
+
+
+def pack(examples: Sequence[Example]) -> Example:
+  """Writes documents one behind the other, to fill a sequence.
+
+  No token sees an image of another document:
+
+    tokens        <BOS> <image> a <EOS> <BOS> b <image> c <EOS>
+    image_index     0      1    1   1     0   0    2    2   2
+
+  Args:
+    examples: documents with images of one shape, each with its own end.
+  """
+  images, index = [], []
+  for example in examples:
+    before = sum(map(len, images))
+    index.append(
+        np.where(example.image_index > 0, example.image_index + before, 0))
+    if example.images is not None:
+      images.append(example.images)
+  join = lambda field: np.concatenate([getattr(e, field) for e in examples])
+  return Example(
+      images=np.concatenate(images) if images else None,
+      tokens=join('tokens'), learn=join('learn'),
+      image_index=np.concatenate(index).astype(np.int32))
 
 
 def batch(

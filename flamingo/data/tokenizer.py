@@ -117,7 +117,7 @@ class Tokenizer:
       vocab: Sequence[str],
       merges: Sequence[str],
       special: Sequence[str],
-      bos: str,
+      bos: str | None,
       eos: str,
       pad: str,
       tags: Tags = FLAMINGO,
@@ -132,7 +132,7 @@ class Tokenizer:
       merges: pairs 'left right', the first merged first.
       special: tokens of `vocab` that ordinary text never becomes.
       bos: token of `vocab` that begins a document, as `eos` ends it and `pad`
-        fills up.
+        fills up; None if nothing begins it.
       eos: see `bos`.
       pad: see `bos`.
       tags: names of the new tokens and what they are for.
