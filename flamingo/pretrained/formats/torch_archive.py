@@ -1,229 +1,253 @@
-"""What `torch.save` writes: no torch, and no code from the file."""
+"""What `torch.save` writes: no torch, and no code from the file.
 
-import collections
+Since torch 1.6 it is a zip archive: a pickle, and a file for each storage.
+Before, it was five pickles, and then the storages one after another.
+"""
+
+import dataclasses
+import io
 import math
 import os
 import pickle
-from typing import Any, BinaryIO, NamedTuple
+import struct
+from typing import Any, BinaryIO
+import zipfile
 
-import ml_dtypes
 import numpy as np
 
-_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-_TORCH_PROTOCOL = 1001
-_ZIP_MAGIC = b'PK\x03\x04'
+from flamingo.pretrained.formats import stored
+from flamingo.pretrained.formats import torch_pickle
+from flamingo.pretrained.formats.stored import Stored
+from flamingo.pretrained.formats.torch_names import (
+    Malformed, Refused, Storage, Tensor)
 
-_TORCH_DTYPES = {
-    'DoubleStorage': np.dtype('<f8'),
-    'FloatStorage': np.dtype('<f4'),
-    'HalfStorage': np.dtype('<f2'),
-    'BFloat16Storage': np.dtype(ml_dtypes.bfloat16),
-    'LongStorage': np.dtype('<i8'),
-    'IntStorage': np.dtype('<i4'),
-    'ShortStorage': np.dtype('<i2'),
-    'CharStorage': np.dtype('i1'),
-    'ByteStorage': np.dtype('u1'),
-    'BoolStorage': np.dtype('?'),
-}
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+ZIP_MAGIC = b'PK\x03\x04'
+
+
+def open_torch_archive(path: str | os.PathLike) -> dict[str, Stored]:
+  """Reads which tensors a file of `torch.save` has, and none of them yet.
+
+  Args:
+    path: a state dict, or what a trainer saves: a dict that has one, beside the
+      state of its optimizer, counts and the like.
+
+  Returns:
+    The tensors by name.
+
+  Raises:
+    pickle.UnpicklingError: if a pickle asks for anything but tensors, plain
+      values and collections. Such a file could run code; nothing of it has been
+      run.
+    ValueError: if the file is cut short, damaged, of another format, or without
+      a dict of tensors.
+  """
+  try:
+    with open(path, 'rb') as file:
+      size = os.fstat(file.fileno()).st_size
+      zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+      file.seek(0)
+      state, places = (_read_zip if zipped else _read_legacy)(file, size)
+    return {
+        name: _open_tensor(path, name, tensor, places[tensor.storage.key], size)
+        for name, tensor in find_state_dict(state).items()}
+  except Refused as error:
+    raise pickle.UnpicklingError(f'{path}: {error}') from None
+  except Malformed as error:
+    raise ValueError(f'{path}: {error}') from None
 
 
 def read_torch_archive(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads a state dict that `torch.save` wrote.
+  """Reads all of a file of `torch.save`.
 
-  Only the format from before torch 1.6 is read as yet: five pickles (magic
-  number, protocol, system, object, keys of the storages) and then the storages,
-  each an int64 count and the numbers.
-
-  Args:
-    path: the file.
-
-  Returns:
-    Arrays by name: read-only, in the file's type, sharing memory where the
-    tensors of the file did.
-
-  Raises:
-    pickle.UnpicklingError: if a pickle asks for anything but tensors and dicts.
-      Such a file could run code; nothing of it has been run.
-    ValueError: if the file is cut short, damaged, or of another format.
+  See `open_torch_archive`, which takes less memory.
   """
-  with open(path, 'rb') as file:
-    if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:
-      raise ValueError(
-          f'{path} is a zip archive, the format of torch.save since torch 1.6, '
-          'which is not read yet. Save it again with '
-          '`_use_new_zipfile_serialization=False`.')
-    file.seek(0)
-    try:
-      return _assemble(*_read_legacy_archive(file))
-    except _Refused as error:
-      raise pickle.UnpicklingError(f'{path}: {error}') from None
-    except _Malformed as error:
-      raise ValueError(f'{path}: {error}') from None
+  return {
+      name: tensor.read() for name, tensor in open_torch_archive(path).items()}
 
 
-class _Refused(pickle.UnpicklingError):
-  """A pickle asked for something that is not on the list."""
+@dataclasses.dataclass(frozen=True)
+class _Place:
+  """Where a storage lies in the file, in bytes."""
 
-
-class _Malformed(ValueError):
-  """The file is not what a reader expects."""
-
-
-class _Storage(NamedTuple):
-  """A run of numbers in the file, which several tensors may share."""
-
-  key: str
-  dtype: np.dtype
+  offset: int
   size: int
 
 
-class _Tensor(NamedTuple):
-  """Where a tensor lies in its storage, counted in numbers and not in bytes."""
-
-  storage: _Storage
-  offset: int
-  shape: tuple[int, ...]
-  strides: tuple[int, ...]
-
-
-class _TorchUnpickler(pickle.Unpickler):
-  """Unpickles tensors and dicts, and refuses everything else.
-
-  A pickle is a program that may import and call whatever it names. This one is
-  given stand-ins for the few names that a state dict needs: storages become
-  strings, and the functions that rebuild tensors only note their arguments.
-  """
-
-  def find_class(self, module: str, name: str) -> Any:
-    if (module, name) == ('collections', 'OrderedDict'):
-      return collections.OrderedDict
-    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-      return self._rebuild_tensor
-    if (module, name) == ('torch._utils', '_rebuild_parameter'):
-      return self._rebuild_parameter
-    if module == 'torch' and name in _TORCH_DTYPES:
-      return name
-    raise _Refused(
-        f'the file wants to import {module}.{name}, which a state dict does '
-        'not need, so it is not read. If you trust it, load it with torch and '
-        'save its state dict alone.')
-
-  def persistent_load(self, pid: Any) -> _Storage:
-    match pid:
-      case ('storage', str(kind), str(key), str(), int(size), None) if (
-          kind in _TORCH_DTYPES and size >= 0):
-        return _Storage(key, _TORCH_DTYPES[kind], size)
-    raise _Refused(f'the file refers to {pid!r}, which is not a storage.')
-
-  # A pickle could change the defaults of a function it is given, but not of a
-  # method.
-  def _rebuild_tensor(
-      self, storage, offset, shape, strides, requires_grad=False, hooks=None):
-    del requires_grad, hooks
-    numbers = (offset, *shape, *strides)
-    if not (
-        isinstance(storage, _Storage) and len(shape) == len(strides)
-        and all(isinstance(number, int) and number >= 0 for number in numbers)):
-      raise _Malformed(f'no tensor has {offset=}, {shape=} and {strides=}.')
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-  def _rebuild_parameter(self, data, requires_grad=False, hooks=None):
-    del requires_grad, hooks
-    return data
-
-
-def _read_legacy_archive(
-    file: BinaryIO,
-) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
-  """Returns where the tensors lie, by name, and the storages by key."""
-  if _unpickle(file) != _TORCH_MAGIC:
-    raise _Malformed(
-        'not a torch archive: expected its magic number in the first pickle.')
-  protocol, system = _unpickle(file), _unpickle(file)
-  if protocol != _TORCH_PROTOCOL:
-    raise _Malformed(f'expected protocol {_TORCH_PROTOCOL}, came {protocol!r}.')
-  if not (isinstance(system, dict) and system.get('little_endian')):
-    raise _Malformed('it was not written on a little-endian machine.')
-  tensors = _state_tensors(_unpickle(file))
-  keys = _unpickle(file)
-  # Storages do not say their type; the tensors that lie in them do.
-  declared = {}
-  for name, tensor in tensors.items():
-    storage = tensor.storage
-    if declared.setdefault(storage.key, storage) != storage:
-      raise _Malformed(f'tensor {name!r} differs on the type of its storage.')
-  if not isinstance(keys, list) or set(map(repr, keys)) != set(
-      map(repr, declared)):
-    raise _Malformed('its list of storages is not that of its tensors.')
-  return tensors, {key: _read_storage(file, declared[key]) for key in keys}
-
-
-def _unpickle(file: BinaryIO) -> Any:
-  """Loads one pickle, and tells a file cut short from one that is wrong."""
+def _read_zip(file: BinaryIO, size: int) -> tuple[Any, dict[str, _Place]]:
+  """Returns the object, and where the storages lie by key."""
   try:
-    return _TorchUnpickler(file).load()
-  except (_Refused, _Malformed):
-    raise
-  # A damaged pickle can make the unpickler raise nearly anything.
+    with zipfile.ZipFile(file) as archive:
+      entries = {entry.filename: entry for entry in archive.infolist()}
+      several = len(entries) != len(archive.infolist())
+  # The list of a damaged zip can raise nearly anything.
   except Exception as error:
-    if isinstance(error, EOFError) or 'truncated' in str(error):
-      raise _Malformed(
-          'the file is cut short inside a pickle. Fetch it again.') from error
-    raise _Malformed(
-        f'not a torch archive, or a damaged one ({error!r}).') from error
+    raise Malformed(
+        f'the zip archive is cut short or damaged ({error}). Fetch it '
+        'again.') from None
+  for name in entries:
+    if name.startswith('/') or '\\' in name or '..' in name.split('/'):
+      raise Malformed(
+          f'its entry {name!r} leads out of the archive. Do not trust it.')
+  tops = [
+      name.removesuffix('data.pkl') for name in entries
+      if name.count('/') == 1 and name.endswith('/data.pkl')]
+  if len(tops) != 1 or several:
+    raise Malformed(
+        'not a torch archive: expected a zip archive with one NAME/data.pkl '
+        f'and no entry twice, came {len(entries)} entries, such as '
+        f'{sorted(entries)[:4]}.')
+  if f'{tops[0]}constants.pkl' in entries:
+    raise Malformed(
+        'it is a program of TorchScript. Save `torch.jit.load(FILE)'
+        '.state_dict()` with torch.')
+
+  def place(name: str) -> _Place:
+    if name not in entries:
+      raise Malformed(f'its entry {name!r} is missing. Fetch the file again.')
+    return _place(file, entries[name], size)
+
+  def content(name: str) -> bytes:
+    at = place(name)
+    file.seek(at.offset)
+    return file.read(at.size)
+
+  order = f'{tops[0]}byteorder'
+  if order in entries and content(order) != b'little':
+    raise Malformed('it was not written on a little-endian machine.')
+  state, storages = torch_pickle.load(io.BytesIO(content(f'{tops[0]}data.pkl')))
+  places = {key: place(f'{tops[0]}data/{key}') for key in storages}
+  for key, storage in storages.items():
+    _check_size(storage, places[key].size / storage.dtype.itemsize)
+  return state, places
 
 
-def _read_storage(file: BinaryIO, storage: _Storage) -> np.ndarray:
-  """Reads a count and as many numbers."""
-  count = int.from_bytes(_read_exactly(file, 8, storage), 'little')
+def _place(file: BinaryIO, entry: zipfile.ZipInfo, size: int) -> _Place:
+  """Where the content of a zip entry lies."""
+  if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or (
+      entry.compress_size != entry.file_size):
+    raise Malformed(
+        f'its entry {entry.filename!r} is packed, which torch never does. '
+        'Unpack the archive and zip it with `zip -0`.')
+  # The header before the content has a padding that the list lacks.
+  file.seek(entry.header_offset)
+  header = file.read(30)
+  if len(header) < 30 or not header.startswith(ZIP_MAGIC):
+    raise Malformed(
+        f'its entry {entry.filename!r} is not where its list says. Fetch the '
+        'file again.')
+  start = entry.header_offset + 30 + sum(struct.unpack('<2H', header[26:]))
+  if start + entry.file_size > size:
+    raise Malformed(
+        f'the file is cut short inside {entry.filename!r}. Fetch it again.')
+  return _Place(start, entry.file_size)
+
+
+def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, dict[str, _Place]]:
+  """Returns the object, and where the storages lie by key."""
+  magic, _ = torch_pickle.load(file)
+  if magic != _MAGIC:
+    raise Malformed(
+        'not a torch archive: expected its magic number in the first pickle.')
+  (protocol, _), (system, _) = torch_pickle.load(file), torch_pickle.load(file)
+  if protocol != _PROTOCOL:
+    raise Malformed(f'expected protocol {_PROTOCOL}, came {protocol!r:.100}.')
+  if not (isinstance(system, dict) and system.get('little_endian')):
+    raise Malformed('it was not written on a little-endian machine.')
+  state, storages = torch_pickle.load(file)
+  keys, _ = torch_pickle.load(file)
+  if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(
+      map(repr, storages)):
+    raise Malformed('its list of storages is not that of its tensors.')
+  places = {}
+  for key in keys:
+    # Each is a count and as many numbers. Their type is in the pickle.
+    count = file.read(8)
+    left = size - file.tell()
+    storage = storages[key]
+    nbytes = storage.size * storage.dtype.itemsize
+    if len(count) == 8:
+      _check_size(storage, int.from_bytes(count, 'little'))
+    if len(count) < 8 or left < nbytes:
+      raise Malformed(
+          f'the file is cut short: storage {key!r} needs {nbytes} bytes more '
+          f'and {left} are left. Fetch it again.')
+    places[key] = _Place(file.tell(), nbytes)
+    file.seek(nbytes, os.SEEK_CUR)
+  return state, places
+
+
+def _check_size(storage: Storage, count: float) -> None:
   if count != storage.size:
-    raise _Malformed(
-        f'storage {storage.key!r} has {count} numbers where its tensors say '
-        f'{storage.size}.')
-  data = _read_exactly(file, count * storage.dtype.itemsize, storage)
-  return np.frombuffer(data, storage.dtype)
+    raise Malformed(
+        f'storage {storage.key!r} has {count:g} numbers where its tensors say '
+        f'{storage.size}. The file is damaged.')
 
 
-def _read_exactly(file: BinaryIO, size: int, storage: _Storage) -> bytes:
-  left = os.fstat(file.fileno()).st_size - file.tell()
-  if left < size:
-    raise _Malformed(
-        f'the file is cut short: storage {storage.key!r} needs {size} bytes '
-        f'more and {left} are left. Fetch it again.')
-  return file.read(size)
+# Names that trainers give to a state dict among other dicts of tensors.
+_STATE_DICTS = ('model_state_dict', 'state_dict', 'model', 'module')
 
 
-def _state_tensors(state: Any) -> dict[str, _Tensor]:
-  """Checks that the object is a flat dict of tensors."""
+def find_state_dict(state: Any) -> dict[str, Tensor]:
+  """The dict of tensors in what a file holds, and nothing that is beside them.
+
+  Raises:
+    Malformed: if there is none, or no telling which.
+  """
   if not isinstance(state, dict):
-    raise _Malformed(
+    raise Malformed(
         f'expected a dict of tensors by name, came a {type(state).__name__}.')
-  for name, value in state.items():
-    if not (isinstance(name, str) and isinstance(value, _Tensor)):
-      raise _Malformed(
-          'expected a dict of tensors by name, but it has a '
-          f'{type(value).__name__} under {name!r}. Save the state dict alone.')
-  return state
+  inner = {
+      name: value for name, value in state.items() if _tensors_of(value)}
+  for name in _STATE_DICTS:
+    if name in inner:
+      return _tensors_of(inner[name])
+  found = list(inner.values()) + ([state] if _tensors_of(state) else [])
+  if len(found) != 1:
+    raise Malformed(
+        'expected one dict of tensors by name, came '
+        f'{len(found)} among {list(state)!r:.200}. Save the state dict alone.')
+  return _tensors_of(found[0])
 
 
-def _assemble(
-    tensors: dict[str, _Tensor], storages: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-  """Lays the tensors over their storages."""
-  arrays = {}
-  for name, tensor in tensors.items():
-    data = storages[tensor.storage.key]
-    if not _lies_within(tensor, data.size):
-      raise _Malformed(f'tensor {name!r} lies outside of its storage.')
-    arrays[name] = np.lib.stride_tricks.as_strided(
-        data[tensor.offset:], tensor.shape,
-        [stride * data.itemsize for stride in tensor.strides], writeable=False)
-  return arrays
+def _tensors_of(state: Any) -> dict[str, Tensor]:
+  if not isinstance(state, dict):
+    return {}
+  return {
+      name: value for name, value in state.items()
+      if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _lies_within(tensor: _Tensor, size: int) -> bool:
-  """Whether every number of a tensor is one of the `size` of its storage."""
-  if math.prod(tensor.shape) == 0:
-    return True
-  last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides))
-  return tensor.offset + last < size
+def _open_tensor(
+    path: str | os.PathLike,
+    name: str,
+    tensor: Tensor,
+    place: _Place,
+    file_size: int,
+) -> Stored:
+  """Checks that a tensor lies in its storage."""
+  itemsize = tensor.dtype.itemsize
+  begin = tensor.offset * itemsize
+  if tensor.extent and begin + tensor.extent * itemsize > place.size:
+    raise Malformed(f'tensor {name!r} lies outside of its storage.')
+  # A stride of 0 repeats a number as often as the shape says.
+  if math.prod(tensor.shape) * itemsize > file_size:
+    raise Malformed(
+        f'tensor {name!r} of shape {tensor.shape} is larger than the file.')
+  read = lambda: _read_tensor(path, place.offset + begin, tensor)
+  return Stored(tensor.shape, tensor.dtype, read, str(path))
+
+
+def _read_tensor(
+    path: str | os.PathLike, offset: int, tensor: Tensor
+) -> np.ndarray:
+  whole = math.prod(tensor.shape)
+  dense = tuple(
+      math.prod(tensor.shape[i + 1:]) for i in range(len(tensor.shape)))
+  if tensor.strides == dense or whole == 0:
+    return stored.read_array(path, offset, tensor.shape, tensor.dtype)
+  run = stored.read_array(path, offset, (tensor.extent,), tensor.dtype)
+  return np.array(np.lib.stride_tricks.as_strided(
+      run, tensor.shape,
+      [stride * run.itemsize for stride in tensor.strides]), order='C')
