@@ -55,7 +55,7 @@ class Speller:
       probe = self._model.model.tokenize(_LAST_CHARACTER)
       self._drops = not probe
       self._unknown_id = probe[0].id if probe else None
-    self._never = frozenset(self._named.values()) - {self._unknown_id}
+    self._named_ids = frozenset(self._named.values())
 
   def __getstate__(self):
     return self._model, self._named
@@ -67,15 +67,17 @@ class Speller:
   def encode(self, text: str, follows: str) -> list[int]:
     """Ids of `text`; see `Tokenizer.encode`."""
     ids = self._behind(follows).encode(text, add_special_tokens=False).ids
-    if self._never.isdisjoint(ids):
+    if self._named_ids.isdisjoint(ids):
       return ids
     # A piece of a Unigram, or what merges lead to, can have a special token's
     # name. Cut behind its first letter the name is text.
     for name, i in self._named.items():
-      if i in ids and name in text and len(name) > 1:
+      if i in ids and len(name) > 1 and name in text:
         at = text.index(name) + 1
         return (self.encode(text[:at], follows)
                 + self.encode(text[at:], 'text'))
+    if self._named_ids.isdisjoint(set(ids) - {self._unknown_id}):
+      return ids  # for `can_spell` to judge
     raise ValueError(
         f'{text!r} is spelled with the special tokens '
         f'{sorted(n for n, i in self._named.items() if i in ids)}. Leave them '
@@ -97,8 +99,7 @@ class Speller:
       return all(
           self._joined.encode(c).ids for c in set(text) if not c.isspace())
     if self._unknown_id is not None:
-      return self._unknown_id not in self._joined.encode(
-          text, add_special_tokens=False).ids
+      return self._unknown_id not in self.encode(text, 'text')
     return True
 
   def _behind(self, follows: str) -> tokenizers.Tokenizer:

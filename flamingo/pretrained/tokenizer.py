@@ -20,13 +20,14 @@ from flamingo.pretrained import sentencepiece
 
 _ROLES = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 
-# What `transformers` takes where the files do not say: (bos, eos), by the
-# beginning of `tokenizer_class`.
+# What `transformers` takes where the files do not say, by the beginning of
+# `tokenizer_class`.
+_END_OF_TEXT = dict(bos_token='<|endoftext|>', eos_token='<|endoftext|>')
 _DEFAULTS = {
-    'GPT2': ('<|endoftext|>', '<|endoftext|>'),
-    'GPTNeoX': ('<|endoftext|>', '<|endoftext|>'),
-    'Llama': ('<s>', '</s>'),
-    'Gemma': ('<bos>', '<eos>'),
+    'GPT2': _END_OF_TEXT,
+    'GPTNeoX': _END_OF_TEXT,
+    'Llama': dict(bos_token='<s>', eos_token='</s>', add_bos_token=True),
+    'Gemma': dict(bos_token='<bos>', eos_token='<eos>', add_bos_token=True),
 }
 
 
@@ -56,6 +57,9 @@ def load_tokenizer(
   """
   directory = pathlib.Path(directory)
   config = _read_json(directory / 'tokenizer_config.json')
+  for beginning, defaults in _DEFAULTS.items():
+    if config.get('tokenizer_class', '').startswith(beginning):
+      config = defaults | config
   if (directory / 'tokenizer.json').exists():
     model = _open_json(directory / 'tokenizer.json')
   elif (directory / 'vocab.json').exists() and (
@@ -212,7 +216,13 @@ def _add_tokens(
   roles = {
       role: _name(settings[role]) for role in _ROLES
       if settings.get(role) is not None}
-  _fill_in(roles, config, _read_json(directory / 'config.json'), model)
+  ids = _read_json(directory / 'config.json')
+  for role in _ROLES[:3]:
+    i = ids.get(f'{role}_id')
+    i = i[0] if isinstance(i, list) else i
+    if role not in settings and isinstance(i, int) and i >= 0:
+      roles[role] = model.id_to_token(i)
+  roles = {role: name for role, name in roles.items() if name is not None}
   more = settings.get('additional_special_tokens') or []
   special = list(dict.fromkeys([*roles.values(), *map(_name, more)]))
 
@@ -236,26 +246,6 @@ def _add_tokens(
   model.add_special_tokens(
       [name for name in special if model.token_to_id(name) is None])
   return special, roles
-
-
-def _fill_in(
-    roles: dict[str, str],
-    config: dict[str, Any],
-    architecture: dict[str, Any],
-    model: tokenizers.Tokenizer,
-) -> None:
-  """Roles that the tokenizer's own files leave open."""
-  defaults = {}
-  for beginning, (bos, eos) in _DEFAULTS.items():
-    if config.get('tokenizer_class', '').startswith(beginning):
-      defaults = {'bos_token': bos, 'eos_token': eos}
-  for role in ('bos_token', 'eos_token', 'pad_token'):
-    i = architecture.get(f'{role}_id')
-    i = i[0] if isinstance(i, list) else i
-    known = model.id_to_token(i) if isinstance(i, int) and i >= 0 else None
-    name = defaults.get(role, known)
-    if role not in roles and name is not None:
-      roles[role] = name
 
 
 def _first_token(model: tokenizers.Tokenizer) -> str | None:
