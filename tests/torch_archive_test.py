@@ -344,6 +344,18 @@ def test_a_list_of_entries_that_lies_is_found_out(
     formats.open_torch_archive(path)
 
 
+def test_a_list_of_entries_that_lies_about_its_place_is_found_out(
+    write_zip_archive):
+  path = write_zip_archive(STATE, STORAGES)
+  damaged = bytearray(path.read_bytes())
+  place, = struct.unpack_from('<I', damaged, len(damaged) - 6)
+  # Counted from there, the first entry begins before the file does.
+  struct.pack_into('<I', damaged, len(damaged) - 6, place + 5)
+  path.write_bytes(damaged)
+  with pytest.raises(ValueError, match='not where its list says|damaged'):
+    formats.open_torch_archive(path)
+
+
 def test_an_entry_that_claims_more_than_the_file_has_is_cut_short(
     write_zip_archive):
   path = write_zip_archive(STATE, STORAGES)

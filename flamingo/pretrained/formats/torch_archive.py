@@ -131,9 +131,10 @@ def _place(file: BinaryIO, entry: zipfile.ZipInfo, size: int) -> _Place:
         f'its entry {entry.filename!r} is packed, which torch never does. '
         'Unpack the archive and zip it with `zip -0`.')
   # The header before the content has a padding that the list lacks.
-  file.seek(entry.header_offset)
+  file.seek(max(entry.header_offset, 0))
   header = file.read(30)
-  if len(header) < 30 or not header.startswith(ZIP_MAGIC):
+  if entry.header_offset < 0 or len(header) < 30 or (
+      not header.startswith(ZIP_MAGIC)):
     raise Malformed(
         f'its entry {entry.filename!r} is not where its list says. Fetch the '
         'file again.')
