@@ -112,6 +112,41 @@ def test_resize_keeps_the_shape_and_pads_with_grey():
   assert (square[60:] == images.GREY).all()
 
 
+def test_crop_keeps_the_shape_and_cuts_off_the_ends():
+  stripes = np.zeros((20, 50, 3), np.uint8)
+  stripes[:, :10] = 255  # white where 15 of 50 columns go
+  square = images.crop(stripes, 40)
+  assert square.shape == (40, 40, 3)
+  assert (square < 20).all()
+  assert (images.crop(stripes.swapaxes(0, 1), 40) < 20).all()
+
+
+def test_squash_shows_the_whole_picture():
+  stripes = np.zeros((20, 50, 3), np.uint8)
+  stripes[:, :25] = 255
+  square = images.squash(stripes, 40)
+  assert square.shape == (40, 40, 3)
+  assert (square[:, :18] > 235).all() and (square[:, 22:] < 20).all()
+
+
+@pytest.mark.parametrize('fit', images.FITS)
+def test_preprocessing_leaves_a_picture_of_its_size_alone(fit):
+  pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+  np.testing.assert_array_equal(images.Preprocess(9, fit)(pixels), pixels)
+
+
+@pytest.mark.parametrize('fit', images.FITS)
+def test_preprocessing_returns_a_square_of_any_picture(fit):
+  for shape in (1, 300, 3), (37, 23, 3), (224, 223, 3):
+    pixels = np.full(shape, 200, np.uint8)
+    assert images.Preprocess(31, fit)(pixels).shape == (31, 31, 3)
+
+
+def test_an_unknown_fit_is_told():
+  with pytest.raises(ValueError, match="came 'cover'"):
+    images.Preprocess(fit='cover')
+
+
 def test_resize_leaves_a_picture_of_that_size_alone():
   pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
   np.testing.assert_array_equal(images.resize(pixels, 9), pixels)

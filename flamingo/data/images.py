@@ -145,6 +145,58 @@ def resize(
   return square
 
 
+def crop(
+    image: UInt8[np.ndarray, 'h w 3'], size: int
+) -> UInt8[np.ndarray, '{size} {size} 3']:
+  """Resizes the shorter side to `size`, and cuts the square from the middle.
+
+  Source: CLIP (arXiv:2103.00020), to the pixel as Hugging Face's processor.
+  torchvision's, where an odd number of pixels is cut off, may lie one further.
+  """
+  picture = Image.fromarray(image)
+  shorter = min(picture.size)
+  shape = tuple(int(size * length / shorter) for length in picture.size)
+  picture = picture.resize(shape, Image.Resampling.BICUBIC)
+  left, top = ((length - size) // 2 for length in picture.size)
+  return np.array(picture.crop((left, top, left + size, top + size)))
+
+
+def squash(
+    image: UInt8[np.ndarray, 'h w 3'], size: int
+) -> UInt8[np.ndarray, '{size} {size} 3']:
+  """Resizes a picture to a square, whatever its shape: SigLIP and IDEFICS."""
+  return np.array(Image.fromarray(image).resize(
+      (size, size), Image.Resampling.BICUBIC))
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+  """How an encoder was trained to see pictures that are not square.
+
+  Calling it turns pixels uint8 [H W 3] into uint8 [size size 3].
+
+  Attributes:
+    size: height and width of the result, in pixels.
+    fit: 'pad' (`resize`), 'crop' or 'squash'.
+  """
+
+  size: int = 224
+  fit: str = 'pad'
+
+  def __post_init__(self):
+    if self.fit not in FITS:
+      raise ValueError(
+          f'Expected `fit` to be one of {sorted(FITS)}, came {self.fit!r}.')
+
+  def __call__(
+      self, image: UInt8[np.ndarray, 'h w 3']
+  ) -> UInt8[np.ndarray, 's s 3']:
+    return FITS[self.fit](image, self.size)
+
+
+FITS = {'pad': resize, 'crop': crop, 'squash': squash}
+
+
 def blank(size: int) -> UInt8[np.ndarray, '{size} {size} 3']:
   """The picture that shows nothing: the grey an encoder sees as zero."""
   return np.full((size, size, 3), GREY, np.uint8)
