@@ -51,10 +51,12 @@ class Speller:
       self._missing_bytes = bytes(
           byte for byte, symbol in enumerate(byte_symbols())
           if symbol not in vocab)
-    elif any(f'<0x{byte:02X}>' not in vocab for byte in range(256)):
+    elif not all(
+        f'<0x{byte:02X}>' in vocab or byte < 128 and chr(byte) in vocab
+        for byte in range(256)):
       probe = self._model.model.tokenize(_LAST_CHARACTER)
       self._drops = not probe
-      self._unknown_id = probe[0].id if probe else None
+      self._unknown_id = probe[0].id if len(probe) == 1 else None
     self._named_ids = frozenset(self._named.values())
 
   def __getstate__(self):

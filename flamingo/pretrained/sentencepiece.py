@@ -95,6 +95,13 @@ def build(
     raise ValueError(
         f'Every piece has one id, but the table repeats {twice[:5]}. Pass each '
         'piece once, in the order of the ids.')
+  # Gemma has pieces of several tabs but a tab by itself is a byte: under its
+  # own name it can be merged.
+  letters = {c for p, kind in zip(pieces, types) if kind != _BYTE for c in p}
+  for letter in letters - ids.keys():
+    byte = f'<0x{ord(letter):02X}>'
+    if letter.isascii() and byte in ids:
+      ids[letter] = ids.pop(byte)
   model = tokenizers.Tokenizer(tokenizers.models.BPE(
       vocab=ids, merges=_merges(ids, scores, types), unk_token=unk,
       fuse_unk=True, byte_fallback=True))
@@ -125,14 +132,14 @@ def _merges(
 ) -> list[tuple[str, str]]:
   """Every pair that makes a piece, the first merged first."""
   pairs = []
-  for (piece, i), score in zip(ids.items(), scores):
+  for piece, i in ids.items():
     if types[i] in (_UNKNOWN, _CONTROL, _BYTE):  # no text becomes these
       continue
     ways = [
         (piece[:at], piece[at:]) for at in range(1, len(piece))
         if piece[:at] in ids and piece[at:] in ids]
     ways.sort(key=lambda way: (ids[way[0]], ids[way[1]]))
-    pairs += [(-score, -len(left), -len(right), left, right)
+    pairs += [(-scores[i], -len(left), -len(right), left, right)
               for left, right in ways]
   pairs.sort(key=lambda pair: pair[:3])
   return [(left, right) for *_, left, right in pairs]

@@ -22,12 +22,18 @@ _ROLES = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 
 # What `transformers` takes where the files do not say, by the beginning of
 # `tokenizer_class`.
-_END_OF_TEXT = dict(bos_token='<|endoftext|>', eos_token='<|endoftext|>')
+_END_OF_TEXT = dict(
+    bos_token='<|endoftext|>', eos_token='<|endoftext|>',
+    unk_token='<|endoftext|>')
 _DEFAULTS = {
     'GPT2': _END_OF_TEXT,
     'GPTNeoX': _END_OF_TEXT,
-    'Llama': dict(bos_token='<s>', eos_token='</s>', add_bos_token=True),
-    'Gemma': dict(bos_token='<bos>', eos_token='<eos>', add_bos_token=True),
+    'Llama': dict(
+        bos_token='<s>', eos_token='</s>', unk_token='<unk>',
+        add_bos_token=True),
+    'Gemma': dict(
+        bos_token='<bos>', eos_token='<eos>', unk_token='<unk>',
+        pad_token='<pad>', add_bos_token=True),
 }
 
 
