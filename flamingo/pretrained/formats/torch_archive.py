@@ -59,10 +59,7 @@ def open_torch_archive(path: str | os.PathLike) -> dict[str, Stored]:
 
 
 def read_torch_archive(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads all of a file of `torch.save`.
-
-  See `open_torch_archive`, which takes less memory.
-  """
+  """Reads all of a file: see `open_torch_archive`, which takes less memory."""
   return {
       name: tensor.read() for name, tensor in open_torch_archive(path).items()}
 
@@ -243,10 +240,9 @@ def _open_tensor(
 def _read_tensor(
     path: str | os.PathLike, offset: int, tensor: Tensor
 ) -> np.ndarray:
-  whole = math.prod(tensor.shape)
   dense = tuple(
       math.prod(tensor.shape[i + 1:]) for i in range(len(tensor.shape)))
-  if tensor.strides == dense or whole == 0:
+  if tensor.strides == dense or 0 in tensor.shape:
     return stored.read_array(path, offset, tensor.shape, tensor.dtype)
   run = stored.read_array(path, offset, (tensor.extent,), tensor.dtype)
   return np.array(np.lib.stride_tricks.as_strided(
