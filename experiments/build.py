@@ -24,8 +24,8 @@ from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision.efficientnet import EfficientNetLite
 from flamingo.model.whitening import Whitening
 from flamingo.model.xattn import GatedCrossAttention
+from flamingo.pretrained import efficientnet
 from flamingo.pretrained import lm as pretrained_lm
-from flamingo.pretrained import vision as pretrained_vision
 from flamingo.train.optimizer import make_optimizer
 from flamingo.types import Params
 
@@ -99,7 +99,7 @@ def load_frozen(config: ml_collections.ConfigDict) -> Frozen:
         "model that is known is 'smollm2-135m-instruct'.")
   path = pretrained_lm.find_smollm2()
   lm, lm_params, tokenizer = pretrained_lm.load_gguf_lm(path)
-  vision, vision_params, info = pretrained_vision.load_efficientnet_lite(
+  vision, vision_params, info = efficientnet.load_efficientnet_lite(
       config.frozen.vision)
   return Frozen(
       lm=lm, lm_params=lm_params, tokenizer=tokenizer, vision=vision,

