@@ -80,7 +80,7 @@ class Loaded:
     self.model, self.state = model, state
     self.predictor = Predictor(
         model, params_lib.merge(state.trainable, state.frozen),
-        pictures.features, image_id=frozen.tokenizer.image_id,
+        pictures.features, never=frozen.tokenizer.unsaid_ids,
         pad_id=frozen.tokenizer.pad_id)
 
 

@@ -62,7 +62,7 @@ def small(tiny, random_params):
 @pytest.fixture(scope='module')
 def predictor(small):
   return Predictor(
-      *small, STORE.__getitem__, image_id=TOKENIZER.image_id,
+      *small, STORE.__getitem__, never=TOKENIZER.unsaid_ids,
       pad_id=TOKENIZER.pad_id, tokens_at_once=96)
 
 
@@ -287,6 +287,20 @@ def test_the_image_tag_is_never_said_though_the_model_would(
     assert TOKENIZER.image_id not in one.tokens
 
 
+def test_a_prompt_that_does_not_fit_is_refused(small):
+  model, params = small
+  table = model.clone(lm=model.lm.clone(position='learned', max_positions=9))
+  short = Predictor(table, params, STORE.__getitem__, pad_id=258)
+  assert len(PROMPTS[0].tokens) == 2
+  with pytest.raises(ValueError, match='2 tokens long and 8 more.*9 positions'):
+    short.generate(PROMPTS[:1], max_tokens=9, stop=0)
+  with pytest.raises(ValueError, match='28 tokens long and 0 more'):
+    short.rank(GROUPS[:1])
+  empty = encode.Example(None, *np.zeros((3, 0), np.int32))
+  with pytest.raises(ValueError, match='A prompt is empty'):
+    short.generate([empty], max_tokens=3, stop=0)
+
+
 # Hiding places.
 
 
@@ -334,4 +348,4 @@ def test_a_model_that_attends_to_all_images_is_refused(small):
   model, params = small
   every = model.clone(xattn=[b.clone(sees='all') for b in model.xattn])
   with pytest.raises(ValueError, match="sees='last'"):
-    Predictor(every, params, STORE.__getitem__, image_id=259, pad_id=258)
+    Predictor(every, params, STORE.__getitem__, pad_id=258)

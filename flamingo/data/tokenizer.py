@@ -9,6 +9,9 @@ none, GPT-NeoX composes characters (NFC), a Unigram may fold them (NFKC).
 
 from collections.abc import Iterable, Sequence
 import itertools
+import json
+import os
+import pathlib
 import re
 from typing import Literal
 
@@ -40,6 +43,8 @@ class Tokenizer:
     image_at: which of `image_ids` is the first that sees the image.
     image_id: the image tag; None if it is no new token.
     eoc_id: ends the text of an image; None if nothing does.
+    stop_id: ends an answer: `eoc_id`, or else `eos_id`.
+    unsaid_ids: new tokens of image tags, which a model is not asked to say.
   """
 
   def __init__(
@@ -110,6 +115,9 @@ class Tokenizer:
         self._new_ids[tags.around_image],)
     self.image_ids = around + tag + around
     self.image_at = len(around)
+    self.stop_id = self.eos_id if self.eoc_id is None else self.eoc_id
+    self.unsaid_ids = tuple(sorted(
+        {i for i in self.image_ids if i >= self.vocab_size}))
 
   @classmethod
   def from_bpe(
@@ -268,6 +276,22 @@ class Tokenizer:
     return Tokenizer(
         self._model, self.special, *self._roles, tags,
         vocab_size=self.vocab_size)
+
+  def save(self, directory: str | os.PathLike) -> None:
+    """Writes `tokenizer.json` and `tokenizer_config.json` into a directory.
+
+    `pretrained.load_tokenizer` reads them, and so does `transformers`. They are
+    the language model's alone: the tags are passed again when loading.
+    """
+    directory = pathlib.Path(directory)
+    self._model.save(os.fspath(directory / 'tokenizer.json'))
+    bos, eos, pad = self._roles
+    (directory / 'tokenizer_config.json').write_text(json.dumps({
+        'tokenizer_class': 'PreTrainedTokenizerFast',
+        'bos_token': bos, 'eos_token': eos, 'pad_token': pad,
+        'add_bos_token': bos is not None,
+        'additional_special_tokens': self.special,
+    }, indent=2))
 
   def _check(self, text: str) -> None:
     self.tags.check(text)

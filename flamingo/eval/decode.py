@@ -30,8 +30,8 @@ class Predictor:
     model: the network.
     params: all parameters, frozen ones included.
     features: rows of the feature store to features [n S D].
-    image_id: the image tag, which is never generated.
     pad_id: fills up batches.
+    never: tokens that are never generated, such as image tags.
     tokens_at_once: bounds a batch: rows times length.
   """
 
@@ -41,8 +41,8 @@ class Predictor:
       params: Params,
       features: Callable[[np.ndarray], np.ndarray],
       *,
-      image_id: int,
       pad_id: int,
+      never: Sequence[int] = (),
       tokens_at_once: int = 2048,
   ):
     if any(block.sees != 'last' for block in model.xattn):
@@ -51,7 +51,7 @@ class Predictor:
           'prompts that share a tree share no order of images, which '
           "sees='all' needs.")
     self.model, self.params, self.features = model, params, features
-    self.image_id, self.pad_id = image_id, pad_id
+    self.pad_id, self.never = pad_id, list(never)
     self.tokens_at_once = tokens_at_once
     self._latents: dict[int, np.ndarray] = {}
     self._see = jax.jit(functools.partial(_see, model))
@@ -104,6 +104,10 @@ class Predictor:
     Returns:
       for each prompt of each group, the summed log-probability of each of its
       candidates.
+
+    Raises:
+      ValueError: a prompt is empty, or has no candidates, or is too long for
+        the model.
     """
     tries, questions = [], []
     for group in groups:
@@ -116,6 +120,7 @@ class Predictor:
         asked.append(trie.ask(trie.add(prompt), candidates))
       tries.append(trie)
       questions.append(asked)
+    self._check(tries)
 
     scores: list[list[np.ndarray]] = [[] for _ in groups]
     for where, rows, length in self._batches(tries):
@@ -151,11 +156,15 @@ class Predictor:
       stop: the token that ends one, `<EOC>`.
       beams: hypotheses kept; 1 is greedy. The paper has 3.
       length_penalty: see `Beam`.
+
+    Raises:
+      ValueError: a prompt is empty, or too long for the model.
     """
     tries = []
     for prompt in prompts:
       tries.append(Trie())
       tries[-1].add(prompt)
+    self._check(tries, more=max_tokens - 1)  # the last one is never read
     results: list[Generation | None] = [None] * len(prompts)
     for where, rows, length in self._batches(tries):
       last = np.zeros((rows, 1), np.int32)
@@ -175,7 +184,7 @@ class Predictor:
     beams = searches[0].size
     log_p = np.array(log_p)[:, None]
     for step in range(max_tokens):
-      log_p[:, :, self.image_id] = -np.inf
+      log_p[:, :, self.never] = -np.inf
       width = log_p.shape[1]
       gather = np.repeat(np.arange(rows) * width, beams).reshape(rows, beams)
       tokens = np.full((rows, beams), self.pad_id, np.int32)
@@ -191,6 +200,20 @@ class Predictor:
       log_p, cache = self._step(
           self.params, image, tokens.reshape(-1, 1), cache)
       log_p = np.array(log_p).reshape(rows, beams, -1)
+
+  def _check(self, tries: Sequence[Trie], more: int = 0) -> None:
+    """Raises a ValueError if a prompt is empty or too long for the model."""
+    if not all(len(trie) for trie in tries):
+      raise ValueError(
+          'A prompt is empty, so nothing says what comes next. Begin it with '
+          'a token: BOS, an image, or a text.')
+    lm = self.model.lm
+    longest = max((max(trie.positions) + 1 for trie in tries), default=0)
+    if lm.position == 'learned' and longest + more > lm.max_positions:
+      raise ValueError(
+          f'A prompt is {longest} tokens long and {more} more are to be read, '
+          f'but the language model knows {lm.max_positions} positions. Shorten '
+          'the prompt: take fewer shots.')
 
   def _batches(
       self, tries: Sequence[Trie]

@@ -251,10 +251,11 @@ def _generate(missing, predictor, tokenizer, max_tokens) -> list[dict]:
   for cell, trials in missing:
     prompts = [to_prompt(trial, tokenizer) for trial in trials]
     said = predictor.generate(
-        prompts, max_tokens=max_tokens, stop=tokenizer.eoc_id, beams=cell.beams)
+        prompts, max_tokens=max_tokens, stop=tokenizer.stop_id,
+        beams=cell.beams)
     records += [
         _common(cell, trial, prompt) | {
-            'text': tokenizer.decode(g.tokens).strip(),
+            'text': tokenizer.decode(g.tokens, follows='text').strip(),
             'answer': trial.query.answer}
         for trial, prompt, g in zip(trials, prompts, said)]
   return records

@@ -141,9 +141,11 @@ def candidate_tokens(
       begins another ('car', 'car park'): without it the shorter would always be
       at least as likely.
   """
-  ids = [tokenizer.encode(f' {candidate}') for candidate in candidates]
+  ids = [
+      tokenizer.encode(f' {candidate}', follows='text')
+      for candidate in candidates]
   if close or _one_begins_another(ids):
-    ids = [tokens + [tokenizer.eoc_id] for tokens in ids]
+    ids = [tokens + [tokenizer.stop_id] for tokens in ids]
   return ids
 
 
