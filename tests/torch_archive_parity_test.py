@@ -1,10 +1,13 @@
 """What torch itself writes is read to the last bit."""
 
 import collections
-
-import pytest
+import functools
 
 from flamingo.pretrained import formats
+from flamingo.pretrained import vision
+import jax
+import numpy as np
+import pytest
 
 torch = pytest.importorskip('torch', reason='parity: make parity')
 
@@ -120,8 +123,152 @@ def test_a_whole_module_is_refused_by_its_name(save):
     formats.open_torch_archive(save(torch.nn.Linear(2, 2)))
 
 
-def test_a_program_of_torchscript_is_told_apart(tmp_path):
-  path = tmp_path / 'model.pt'
-  torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
-  with pytest.raises(ValueError, match=r'TorchScript.*state_dict\(\)'):
-    formats.open_torch_archive(path)
+# Programs of TorchScript.
+
+
+class Block(torch.nn.Module):
+  """All that a module may have beside parameters."""
+
+  def __init__(self):
+    super().__init__()
+    self.flag, self.scale, self.names, self.nothing = 3, 0.5, ['a', 'b'], None
+    self.linear = torch.nn.Linear(3, 3)
+    self.norm = torch.nn.BatchNorm1d(3)
+    self.register_buffer('steps', torch.arange(3))
+    self.register_buffer('mask', torch.ones(3), persistent=False)
+    self.listed = [torch.ones(1)]
+    self.table = {'key': torch.ones(1)}
+
+  def forward(self, x):
+    x = self.norm(self.linear(x)) + self.steps * self.mask + len(self.listed)
+    return self.scale * x + len(self.table) * self.flag + len(self.names)
+
+
+class Program(torch.nn.Module):
+  """Nested modules, one of them twice, and weights that two of them share."""
+
+  def __init__(self):
+    super().__init__()
+    nested = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GELU())
+    self.layers = torch.nn.Sequential(Block(), nested)
+    self.again = nested[0]
+    self.lists = torch.nn.ModuleList([torch.nn.Linear(3, 4)])
+    self.embed = torch.nn.Embedding(4, 3)
+    self.tied = torch.nn.Linear(3, 4)
+    self.tied.weight = self.embed.weight
+    self.turned = torch.nn.Parameter(torch.randn(4, 3).T)
+    self.part = torch.nn.Parameter(torch.randn(9)[3:7])
+
+  def forward(self, x):
+    for module in self.lists:
+      x = module(self.again(self.layers(x)))
+    x = self.tied(x @ self.embed.weight) + self.part
+    return x @ self.turned.T
+
+
+def script(module, inputs):
+  del inputs
+  return torch.jit.script(module)
+
+
+@pytest.fixture(params=[script, torch.jit.trace], ids=['script', 'trace'])
+def save_program(request, tmp_path):
+  """Compiles and saves a module, in each of two ways, and returns where."""
+
+  def save(module, inputs):
+    path = tmp_path / 'program.pt'
+    torch.jit.save(request.param(module.eval(), inputs), path)
+    return path
+
+  return save
+
+
+@pytest.mark.filterwarnings('ignore')  # of torch.jit, which is deprecated
+@pytest.mark.parametrize('dtype', [
+    torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_a_program_is_read_as_its_state_dict(save_program, dtype):
+  model = Program().to(dtype)
+  path = save_program(model, torch.ones(2, 3, dtype=dtype))
+  state = torch.jit.load(path).state_dict()
+  # TorchScript does not know of buffers that are not to be saved.
+  assert state.keys() == model.state_dict().keys() | {'layers.0.mask'}
+  check(state, path)
+  assert list(formats.open_torch_archive(path)) == list(state)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_what_is_no_parameter_and_no_buffer_comes_along(tmp_path):
+  module = Program()
+  module.again.constant = torch.ones(2)
+  path = tmp_path / 'program.pt'
+  torch.jit.save(torch.jit.script(module), path)
+  extra = formats.open_torch_archive(path).keys() - (
+      torch.jit.load(path).state_dict().keys())
+  assert extra == {'again.constant', 'layers.1.0.constant'}
+
+
+class Attention(torch.nn.Module):
+
+  def __init__(self):
+    super().__init__()
+    self.attn = torch.nn.MultiheadAttention(64, 1)
+    self.ln_1, self.ln_2 = torch.nn.LayerNorm(64), torch.nn.LayerNorm(64)
+    self.mlp = torch.nn.Sequential(collections.OrderedDict(
+        c_fc=torch.nn.Linear(64, 17), gelu=torch.nn.GELU(),
+        c_proj=torch.nn.Linear(17, 64)))
+
+  def forward(self, x):
+    y = self.ln_1(x)
+    x = x + self.attn(y, y, y, need_weights=False)[0]
+    return x + self.mlp(self.ln_2(x))
+
+
+class Visual(torch.nn.Module):
+
+  def __init__(self):
+    super().__init__()
+    self.conv1 = torch.nn.Conv2d(3, 64, 5, 5, bias=False)
+    self.class_embedding = torch.nn.Parameter(torch.randn(64))
+    self.positional_embedding = torch.nn.Parameter(torch.randn(10, 64))
+    self.proj = torch.nn.Parameter(torch.randn(64, 7))
+    self.ln_pre, self.ln_post = torch.nn.LayerNorm(64), torch.nn.LayerNorm(64)
+    self.transformer = torch.nn.Module()
+    self.transformer.resblocks = torch.nn.Sequential(Attention(), Attention())
+
+  def forward(self, x):
+    x = self.conv1(x).flatten(2).mT
+    first = self.class_embedding.expand(len(x), 1, 64)
+    x = torch.cat([first, x], 1) + self.positional_embedding
+    x = self.transformer.resblocks(self.ln_pre(x).transpose(0, 1))
+    return self.ln_post(x[0]) @ self.proj
+
+
+class CLIP(torch.nn.Module):
+  """As OpenAI's, of the text tower only what is not within a module."""
+
+  def __init__(self):
+    super().__init__()
+    self.visual = Visual()
+    self.logit_scale = torch.nn.Parameter(torch.ones(()))
+    self.text_projection = torch.nn.Parameter(torch.randn(6, 7))
+    for name in ('input_resolution', 'context_length', 'vocab_size'):
+      self.register_buffer(name, torch.tensor(15))
+
+  def forward(self, x):
+    return self.visual(x) * self.logit_scale.exp() @ self.text_projection.T
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_clip_is_the_same_from_a_program_as_from_its_state_dict(tmp_path):
+  program, state = tmp_path / 'ViT.pt', tmp_path / 'state.pt'
+  torch.manual_seed(0)
+  model, images = CLIP().eval().half(), torch.ones(1, 3, 15, 15).half()
+  torch.jit.save(torch.jit.trace(model, images), program)
+  torch.save(model.state_dict(), state)
+  load = functools.partial(
+      vision.load_vision, activation='quick_gelu', embed=True)
+  _, expected, info = load(state)
+  module, params, again = load(program)
+  assert again.fingerprint == info.fingerprint
+  assert module.image_size == 15 and module.layers == 2
+  jax.tree.map(np.testing.assert_array_equal, params, expected)

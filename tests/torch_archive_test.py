@@ -300,7 +300,6 @@ def test_numbers_of_a_big_endian_machine_are_refused(tmp_path):
     ({'weights/data/8': None}, "'weights/data/8' is missing"),
     ({'weights/data.pkl': None}, 'not a torch archive'),
     ({'other/data.pkl': b'}.'}, 'not a torch archive'),
-    ({'weights/constants.pkl': b'}.'}, 'TorchScript.*state_dict'),
 ])
 def test_a_zip_archive_has_the_entries_of_torch_and_no_others(
     write_zip_archive, more, problem):

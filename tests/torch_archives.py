@@ -1,4 +1,4 @@
-"""Writes what `torch.save` writes, without torch: for tests of its readers."""
+"""Writes what torch saves, without torch: for tests of its readers."""
 
 import collections
 import io
@@ -25,6 +25,15 @@ class Tensor(NamedTuple):
   hooks: Any = collections.OrderedDict()
 
 
+class Module:
+  """A module of a TorchScript program: what it is made of, by name."""
+
+  __module__ = '__torch__'
+
+  def __init__(self, **attributes):
+    vars(self).update(attributes)
+
+
 class _Storage(NamedTuple):
   key: str
 
@@ -38,12 +47,15 @@ def pickled(
   """The pickle of an object with tensors in it, and the storages it mentions.
 
   Args:
-    state: the object, with a `Tensor` for each tensor.
+    state: the object, with a `Tensor` for each tensor and a `Module` for each
+      module of TorchScript.
     storages: what the tensors lie in, by key.
     numbers: sizes of storages, where the pickle should lie about them.
     views: what archives before 1.6 add to each storage.
   """
   torch, utils = types.ModuleType('torch'), types.ModuleType('torch._utils')
+  script = types.ModuleType('__torch__')
+  script.Module = Module
   for name in _STORAGES.values():
     setattr(torch, name, type(name, (), {'__module__': 'torch'}))
   torch._utils = utils
@@ -71,7 +83,8 @@ def pickled(
       return 'storage', kind, value.key, 'cpu', size, *views
 
   file = io.BytesIO()
-  with mock.patch.dict(sys.modules, {'torch': torch, 'torch._utils': utils}):
+  with mock.patch.dict(sys.modules, {
+      'torch': torch, 'torch._utils': utils, '__torch__': script}):
     Pickler(file, 2).dump(state)
   return file.getvalue(), sorted(used)
 

@@ -28,11 +28,11 @@ def open_weights(path: str | os.PathLike) -> dict[str, Stored]:
   """Reads which tensors a model's weights have, and none of them yet.
 
   Args:
-    path: a safetensors file, a file of `torch.save` by any name, an index of
-      several of these, or a directory. In a directory these names are looked
-      for, in this order: `model.safetensors`, its `.index.json`,
-      `pytorch_model.bin`, its `.index.json`, `checkpoint.pt`, and then the only
-      file with a suffix of weights.
+    path: a safetensors file, a file of `torch.save` or `torch.jit.save` by any
+      name, an index of several of these, or a directory. In a directory these
+      names are looked for, in this order: `model.safetensors`, its
+      `.index.json`, `pytorch_model.bin`, its `.index.json`, `checkpoint.pt`,
+      and then the only file with a suffix of weights.
 
   Returns:
     The tensors by name. Of what a trainer saved, those of the model; and
@@ -40,7 +40,7 @@ def open_weights(path: str | os.PathLike) -> dict[str, Stored]:
 
   Raises:
     FileNotFoundError: if there are no weights, or a file of several is missing.
-    pickle.UnpicklingError: if a file of `torch.save` could run code.
+    pickle.UnpicklingError: if a file of torch could run code.
     ValueError: if a file is cut short, damaged, or of another format, or there
       is no telling which of several to take.
   """

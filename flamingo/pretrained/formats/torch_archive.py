@@ -1,7 +1,8 @@
-"""What `torch.save` writes: no torch, and no code from the file.
+"""What torch saves, read without torch and without code from the file.
 
-Since torch 1.6 it is a zip archive: a pickle, and a file for each storage.
-Before, it was five pickles, and then the storages one after another.
+Since torch 1.6 it is a zip archive: a pickle, and a file for each storage; a
+program of TorchScript has its code in there too. Before, it was five pickles,
+and then the storages one after another.
 """
 
 import dataclasses
@@ -19,7 +20,8 @@ from flamingo.pretrained.formats import stored
 from flamingo.pretrained.formats import torch_pickle
 from flamingo.pretrained.formats.stored import Stored
 from flamingo.pretrained.formats.torch_names import (
-    Malformed, Refused, Storage, Tensor)
+    Malformed, Refused, ScriptModule, Storage, Tensor)
+from flamingo.pretrained.formats.torch_script import tensors_of_modules
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -27,11 +29,12 @@ ZIP_MAGIC = b'PK\x03\x04'
 
 
 def open_torch_archive(path: str | os.PathLike) -> dict[str, Stored]:
-  """Reads which tensors a file of `torch.save` has, and none of them yet.
+  """Reads which tensors a file of torch has, and none of them yet.
 
   Args:
     path: a state dict, or what a trainer saves: a dict that has one, beside the
-      state of its optimizer, counts and the like.
+      state of its optimizer, counts and the like; or what `torch.jit.save`
+      writes, as the models of OpenAI's CLIP are.
 
   Returns:
     The tensors by name.
@@ -95,10 +98,6 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[Any, dict[str, _Place]]:
         'not a torch archive: expected a zip archive with one NAME/data.pkl '
         f'and no entry twice, came {len(entries)} entries, such as '
         f'{sorted(entries)[:4]}.')
-  if f'{tops[0]}constants.pkl' in entries:
-    raise Malformed(
-        'it is a program of TorchScript. Save `torch.jit.load(FILE)'
-        '.state_dict()` with torch.')
 
   def place(name: str) -> _Place:
     if name not in entries:
@@ -193,6 +192,8 @@ def find_state_dict(state: Any) -> dict[str, Tensor]:
   Raises:
     Malformed: if there is none, or no telling which.
   """
+  if isinstance(state, ScriptModule):
+    return tensors_of_modules(state)
   if not isinstance(state, dict):
     raise Malformed(
         f'expected a dict of tensors by name, came a {type(state).__name__}.')

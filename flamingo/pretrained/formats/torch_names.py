@@ -97,6 +97,19 @@ class Name(NamedTuple):
   name: str
 
 
+@dataclasses.dataclass(eq=False)
+class ScriptModule:
+  """A module of a TorchScript program, without its code.
+
+  Attributes:
+    kind: its class.
+    state: what was saved of it, its attributes by name.
+  """
+
+  kind: Name
+  state: Any = None
+
+
 # What stands for a thing that no weights are made of: a device, a layout.
 INERT = type('Inert', (), {'__repr__': lambda self: 'a thing of torch'})()
 
@@ -109,7 +122,11 @@ _REBUILD_PARAMETER = {
 _REBUILD_FROM_TYPE = Name('torch._tensor', '_rebuild_from_type_v2')
 _DICTS = {Name('collections', name) for name in ('OrderedDict', 'Counter')}
 _SIZE = Name('torch', 'Size')
-_INERT = {
+_SCRIPT_LISTS = {
+    Name('torch.jit._pickle', name) for name in (
+        'build_boollist', 'build_doublelist', 'build_intlist',
+        'build_tensorlist', 'restore_type_tag')}
+_INERT = _SCRIPT_LISTS | {
     Name('torch', 'device'), Name('torch.serialization', '_get_layout'),
     Name('torch', 'Tensor'), Name('torch.nn.parameter', 'Parameter'),
     Name('torch.nn.parameter', 'Buffer')}
@@ -121,17 +138,22 @@ _ALLOWED = (
 
 
 def allow(module: str, name: str) -> Name:
-  """Passes on a name that a state dict needs.
+  """Passes on a name that a state dict needs, or a class of TorchScript.
 
   Raises:
     Refused: for any other.
   """
-  if Name(module, name) not in _ALLOWED:
+  if Name(module, name) not in _ALLOWED and not _is_script(module):
     raise Refused(
         f'the file wants to import {module}.{name}, which a state dict does '
         'not need, so it is not read. If you trust it, load it with torch and '
         'save its state dict alone.')
   return Name(module, name)
+
+
+def _is_script(module: str) -> bool:
+  """Whether a class is of the program's own code, which stays unread."""
+  return isinstance(module, str) and module.split('.')[0] == '__torch__'
 
 
 def stand_in(function: Name, arguments: tuple) -> Any:
@@ -157,6 +179,8 @@ def stand_in(function: Name, arguments: tuple) -> Any:
     return arguments[0]
   if function in _INERT:
     return INERT
+  if _is_script(function.module) and not arguments:
+    return ScriptModule(function)
   raise Malformed(f'no state dict calls {".".join(function)}.')
 
 

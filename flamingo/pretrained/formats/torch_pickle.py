@@ -180,8 +180,11 @@ class _Machine:
         raise Malformed('it calls what is not a function.')
       self.stack.append(torch_names.stand_in(function, arguments))
     elif name == 'BUILD':
-      # Attributes, such as the versions of the modules, which are not needed.
-      self.stack.pop()
+      # Of a state dict these are the versions of its modules, which are not
+      # needed.
+      state = self.stack.pop()
+      if isinstance(self.stack[-1], torch_names.ScriptModule):
+        self.stack[-1].state = state
     else:
       if name == 'INST':
         torch_names.allow(*argument.split(' ', 1))
