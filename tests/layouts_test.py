@@ -1,10 +1,14 @@
 """Tests of flamingo.pretrained.layouts."""
 
+import tracemalloc
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flamingo import params as params_lib
+from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.layouts import Rule
@@ -132,8 +136,54 @@ def test_every_parameter_is_read_and_written_back():
   assert not report.unused and not report.absent
   written = dict(layouts.write_params(params, RULES))
   assert written.keys() == stored.keys()
-  for name, array in written.items():
-    np.testing.assert_array_equal(array, stored[name].read())
+  for name, tensor in written.items():
+    assert (tensor.shape, tensor.dtype) == (
+        stored[name].shape, stored[name].dtype)
+    np.testing.assert_array_equal(tensor.read(), stored[name].read())
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_arrays_of_jax_are_written_bit_for_bit(dtype):
+  params, _ = read(tensors(), place=lambda _, array: jnp.array(array, dtype))
+  for name, tensor in layouts.write_params(params, RULES):
+    array = tensor.read()
+    assert type(array) is np.ndarray and array.flags.c_contiguous
+    assert (array.shape, array.dtype) == (tensor.shape, tensor.dtype)
+    assert array.dtype == dtype
+    np.testing.assert_array_equal(array, tensors()[name].read().astype(dtype))
+
+
+def test_rows_of_two_types_are_written_in_the_wider_one():
+  params, _ = read(tensors())
+  params['embed'] = {'embedding': jnp.ones((11, 7), jnp.bfloat16)}
+  tensor = dict(layouts.write_params(params, RULES))['embed.weight']
+  assert tensor.dtype == tensor.read().dtype == np.float32
+  np.testing.assert_array_equal(tensor.read()[11:], params['new'])
+
+
+def test_what_is_written_is_a_copy():
+  params, _ = read(tensors())
+  tensor = dict(layouts.write_params(params, RULES))['norm']
+  tensor.read()[:] = 0
+  assert params['norm']['scale'].all()
+
+
+def test_writing_holds_one_tensor_at_a_time(tmp_path):
+  rules = [
+      Rule.of(f'{i}.qkv', (f'{i}/q', f'{i}/k', f'{i}/v'), '(n f) m -> n m f')
+      for i in range(20)]
+  size = 3 * 50 * 500 * 4
+  params = {
+      str(i): {part: np.full((50, 500), i, np.float32) for part in 'qkv'}
+      for i in range(20)}
+  tracemalloc.start()
+  formats.write_safetensors(
+      tmp_path / 'file.safetensors', layouts.write_params(params, rules))
+  assert tracemalloc.get_traced_memory()[1] < 4 * size
+  tracemalloc.stop()
+  written = formats.open_safetensors(tmp_path / 'file.safetensors')
+  assert written['7.qkv'].shape == (1500, 50)
+  assert (written['7.qkv'].read() == 7).all()
 
 
 def test_each_leaf_is_placed_as_soon_as_it_is_read():

@@ -299,7 +299,7 @@ def test_reading_and_writing_give_the_same_bits(tmp_path):
     written = dict(layouts.write_params(params, rules))
     assert written.keys() == tensors.keys()
     for name, tensor in tensors.items():
-      np.testing.assert_array_equal(written[name], tensor)
+      np.testing.assert_array_equal(written[name].read(), tensor)
 
 
 @pytest.mark.parametrize('height, width', [

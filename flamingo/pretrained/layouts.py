@@ -8,6 +8,7 @@ another size is found out, and named, at its first tensor.
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import math
 import re
 from typing import Any
@@ -274,8 +275,11 @@ def check(
 
 def write_params(
     params: Params, rules: Sequence[Rule]
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Iterator[tuple[str, Stored]]:
   """Yields published tensors, by name: what `read_params` read them from.
+
+  Each is put together when it is read, so that writing them all holds one at a
+  time.
 
   Raises:
     ValueError: a parameter is in no rule, so it would be lost.
@@ -289,10 +293,16 @@ def write_params(
     raise ValueError(
         f'{len(lost)} parameters have no place in the layout to write: '
         f'{some(names)}. Choose a layout of this architecture.')
+
+  def read(rule, ours):
+    return np.array(rule.write([np.asarray(leaf) for leaf in ours]), order='C')
+
   for rule in rules:
-    yield rule.theirs, np.asarray(
-        rule.write([np.asarray(leaves[path]) for path in rule.paths]),
-        order='C')
+    ours = [leaves[path] for path in rule.paths]
+    yield rule.theirs, Stored(
+        rule.their_shape([leaf.shape for leaf in ours]),
+        np.result_type(*(leaf.dtype for leaf in ours)),
+        functools.partial(read, rule, ours), 'memory')
 
 
 def some(names: Iterable[str], most: int = 6) -> str:
