@@ -15,6 +15,7 @@ from flamingo.data import pipeline
 from flamingo.data.easy_vqa import ANSWERS, Question
 from flamingo.data.episodes import Gallery
 from flamingo.data.openmoji import Emoji
+from flamingo.data.spelling import byte_symbols
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.evaluate import evaluate, Log
 from flamingo.train.step import make_train_step
@@ -76,7 +77,6 @@ def tokenizer():
   """Bytes, and a few words and syllables of one token."""
   words = [
       a + b + c for a in 'bcdfg' for b in 'aeiou' for c in ('le', 'nd', 'st')]
-  symbols = [t for t in Tokenizer.bytes()._bpe.get_vocab() if len(t) == 1]
   pieces, merges = [], []
   for word in words:
     for n in range(1, 1 + len(word)):
@@ -86,7 +86,7 @@ def tokenizer():
         merges.append(f'{piece[:-1]} {piece[-1]}')
   special = ('<s>', '</s>', '<pad>')
   return Tokenizer.from_bpe(
-      [*sorted(symbols), *pieces, *special], merges, special, *special)
+      [*sorted(byte_symbols()), *pieces, *special], merges, special, *special)
 
 
 @pytest.fixture

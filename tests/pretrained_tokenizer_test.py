@@ -231,6 +231,30 @@ def test_new_tokens_of_a_published_flamingo_keep_their_ids(directory):
     load_tokenizer(directory, tags_lib.IDEFICS, vocab_size=300)
 
 
+@pytest.mark.parametrize('tags', [
+    tags_lib.FLAMINGO, tags_lib.OPENFLAMINGO, tags_lib.IDEFICS,
+    tags_lib.FLAMINGO_MINI])
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('model', [pieces, Tokenizer.bytes])
+def test_what_is_saved_loads_the_same(tmp_path, model, tags, padding):
+  plain = model(tags=tags)
+  saved = Tokenizer(
+      plain._model, plain.special, *plain._roles, tags,
+      vocab_size=plain.vocab_size + padding)
+  saved.save(tmp_path)
+  loaded = load_tokenizer(tmp_path, tags, vocab_size=saved.vocab_size)
+  for name in (
+      'vocab_size', 'tags', 'bos_id', 'eos_id', 'pad_id',
+      'image_ids', 'image_at', 'eoc_id', 'stop_id', 'unsaid_ids'):
+    assert getattr(loaded, name) == getattr(saved, name)
+  assert set(loaded.special) == set(saved.special)
+  for text in texts():
+    for allow_special in False, True:
+      ids = saved.encode(text, allow_special=allow_special)
+      assert loaded.encode(text, allow_special=allow_special) == ids
+      assert loaded.decode(ids) == saved.decode(ids)
+
+
 def test_a_directory_without_a_tokenizer_lists_what_there_is(tmp_path):
   (tmp_path / 'config.json').write_text('{}')
   (tmp_path / 'vocab.json').write_text('{}')

@@ -355,6 +355,21 @@ def test_what_transformers_saves_loads_the_same(directory, tmp_path):
   assert own not in pair.ours.encode('a<own>b')
 
 
+@pytest.mark.parametrize('tags', [
+    tags_lib.OPENFLAMINGO, tags_lib.IDEFICS_INSTRUCT])
+def test_what_we_save_transformers_reads(directory, tmp_path, tags):
+  ours = load_tokenizer(directory, tags)
+  ours.save(tmp_path / 'ours')
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'ours')
+  assert theirs.convert_tokens_to_ids(list(ours.new_tokens)) == list(
+      range(ours.vocab_size, len(theirs)))
+  assert theirs.pad_token_id == ours.pad_id
+  assert theirs.eos_token_id == ours.eos_id
+  text = 'a photo of  a dog'
+  begin = [] if ours.bos_id is None else [ours.bos_id]
+  assert theirs(text)['input_ids'] == begin + ours.encode(text)
+
+
 # Documents.
 
 IMAGE = np.zeros((1, 1, 1, 3), np.uint8)

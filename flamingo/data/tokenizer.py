@@ -278,20 +278,37 @@ class Tokenizer:
         vocab_size=self.vocab_size)
 
   def save(self, directory: str | os.PathLike) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` into a directory.
+    """Writes the files that `load_tokenizer` and `transformers` read.
 
-    `pretrained.load_tokenizer` reads them, and so does `transformers`. They are
-    the language model's alone: the tags are passed again when loading.
+    The new tokens are among them, unless the embedding has rows of no token in
+    front of theirs: the format has no such gap.
+
+    Args:
+      directory: made if it is not there.
     """
     directory = pathlib.Path(directory)
-    self._model.save(os.fspath(directory / 'tokenizer.json'))
+    directory.mkdir(parents=True, exist_ok=True)
+    model = tokenizers.Tokenizer.from_str(self._model.to_str())
+    model.add_special_tokens(list(self.special))
     bos, eos, pad = self._roles
-    (directory / 'tokenizer_config.json').write_text(json.dumps({
-        'tokenizer_class': 'PreTrainedTokenizerFast',
-        'bos_token': bos, 'eos_token': eos, 'pad_token': pad,
-        'add_bos_token': bos is not None,
-        'additional_special_tokens': self.special,
-    }, indent=2))
+    vocab = self._model.get_vocab()
+    there = sum(name in vocab for name in self.new_tokens)
+    if self.vocab_size + there == 1 + max(vocab.values()):
+      model.add_special_tokens(list(self.new_tokens))
+    if model.token_to_id(self.tags.pad or pad) == self.pad_id:
+      pad = self.tags.pad or pad
+    if bos is not None:
+      model.post_processor = tokenizers.processors.TemplateProcessing(
+          single=f'{bos} $A', special_tokens=[(bos, self.bos_id)])
+    else:
+      model.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    model.save(str(directory / 'tokenizer.json'))
+    config = dict(
+        tokenizer_class='PreTrainedTokenizerFast', bos_token=bos,
+        eos_token=eos, pad_token=pad, add_bos_token=bos is not None,
+        clean_up_tokenization_spaces=False)
+    (directory / 'tokenizer_config.json').write_text(
+        json.dumps(config, indent=2, ensure_ascii=False))
 
   def _check(self, text: str) -> None:
     self.tags.check(text)
