@@ -98,7 +98,7 @@ def load_frozen(config: ml_collections.ConfigDict) -> Frozen:
         f'config.frozen.lm is {config.frozen.lm!r}; the pretrained language '
         "model that is known is 'smollm2-135m-instruct'.")
   path = pretrained_lm.find_smollm2()
-  lm, lm_params, tokenizer = pretrained_lm.load_gguf_lm(path)
+  lm, lm_params, tokenizer = pretrained_lm.load_lm(path)
   vision, vision_params, info = efficientnet.load_efficientnet_lite(
       config.frozen.vision)
   return Frozen(

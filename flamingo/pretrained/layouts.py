@@ -170,6 +170,14 @@ def as_they_are(path: params_lib.Path, array: np.ndarray) -> np.ndarray:
   return np.asarray(array, order='C')  # ascontiguousarray makes scalars 1-D
 
 
+def cast(dtype: Any, place: Place | None = None) -> Place:
+  """Casts leaves to `dtype`; then `place` puts them where they belong."""
+  def cast_and_place(path: params_lib.Path, array: np.ndarray) -> Any:
+    array = np.asarray(array, dtype, order='C')
+    return array if place is None else place(path, array)
+  return cast_and_place
+
+
 def read_params(
     tensors: Mapping[str, Stored],
     rules: Sequence[Rule],
