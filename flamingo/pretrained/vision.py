@@ -36,7 +36,8 @@ from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import formats, layouts, vit, vit_config
 from flamingo.types import Params
 
-_REST = {
+# What a CLIP or SigLIP has beside its vision tower.
+REST = {
     r'(text_model|text|transformer|token_embedding|ln_final)\..*':
         'the text tower',
     r'positional_embedding|text_projection(\.weight)?|attn_mask':
@@ -136,7 +137,7 @@ def load_vision(
   params, _ = layouts.read_params(
       tensors, vit.vision_rules(published, found.style, ours='', embed=embed),
       vit.expected_params(published, embed), what='vision tower', place=put,
-      ignored=_REST | vit.vision_ignored(published, found.style, embed=embed))
+      ignored=REST | vit.vision_ignored(published, found.style, embed=embed))
   return module, params, VisionInfo(
       name=path.name, image_size=module.image_size, features=module.tokens,
       width=module.width, fingerprint=digest.hexdigest(), fit=found.fit)
