@@ -62,7 +62,8 @@ def test_tensors_come_back_as_float32_in_rows(path):
 
 def test_what_has_been_read_needs_the_file_no_more(path):
   write_gguf(path)
-  tensors, _ = formats.read_gguf(path)
+  opened, _ = formats.open_gguf(path)
+  tensors = {name: tensor.read() for name, tensor in opened.items()}
   before = {name: tensor.copy() for name, tensor in tensors.items()}
   with open(path, 'r+b') as file:
     file.write(bytes(path.stat().st_size))
@@ -79,6 +80,120 @@ def test_metadata_are_plain_python(path):
   assert metadata['tokenizer.ggml.tokens'] == ['<s>', 'Ġthe', 'é']
   assert metadata['tokenizer.ggml.token_type'] == [3, 1, 1]
   assert metadata['tokenizer.ggml.add_bos_token'] is False
+
+
+def write_header(path, add, **options):
+  """Writes a file of one tensor, and the metadata that `add` adds."""
+  gguf = pytest.importorskip('gguf')
+  writer = gguf.GGUFWriter(path, 'llama', **options)
+  add(writer)
+  writer.add_tensor('one', np.arange(7, dtype=np.float32))
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+
+
+def test_every_kind_of_metadata_is_as_the_package_reads_it(path):
+  gguf = pytest.importorskip('gguf')
+  numbers = dict(
+      uint8=200, int8=-3, uint16=60_000, int16=-3, uint32=1 << 31, int32=-3,
+      float32=0.1, uint64=1 << 63, int64=-(1 << 40), float64=0.1, bool=True)
+
+  def add(writer):
+    for kind, number in numbers.items():
+      getattr(writer, f'add_{kind}')(kind, number)
+      writer.add_key_value(
+          f'{kind}s', [number, type(number)(1)], gguf.GGUFValueType.ARRAY,
+          gguf.GGUFValueType[kind.upper()])
+    writer.add_string('text', 'é\0\n')
+    writer.add_array('texts', ['', 'Ġthe', '\U0001f98a'])
+
+  write_header(path, add)
+  _, metadata = formats.open_gguf(path)
+  expected = {
+      name: field.contents()
+      for name, field in gguf.GGUFReader(path).fields.items()
+      if not name.startswith('GGUF.')}
+  assert metadata == expected and len(metadata) == 25
+  assert all(type(metadata[key]) is type(expected[key]) for key in expected)
+  assert metadata['uint64'] == 1 << 63 and metadata['bools'] == [True, True]
+
+
+@pytest.mark.parametrize('kind', [
+    'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'Q4_K', 'Q6_K', 'IQ4_NL', 'TQ1_0'])
+def test_packed_numbers_are_as_the_package_unpacks_them(path, kind):
+  gguf = pytest.importorskip('gguf')
+  kind = gguf.GGMLQuantizationType[kind]
+  row = gguf.quants.quant_shape_to_byte_shape((512,), kind)
+  # Bytes of no pattern: scales that are infinite or no number as well.
+  packed = np.random.default_rng(0).integers(0, 256, (3, *row), np.uint8)
+  write_header(
+      path, lambda writer: writer.add_tensor('packed', packed, raw_dtype=kind))
+  with np.errstate(all='ignore'):
+    tensor = formats.open_gguf(path)[0]['packed'].read()
+    expected = gguf.quants.dequantize(packed, kind)
+  assert tensor.shape == (3, 512)
+  np.testing.assert_array_equal(tensor, expected)
+
+
+def test_tensors_may_lie_at_other_multiples(path):
+  write_header(path, lambda writer: writer.add_custom_alignment(256))
+  tensors, metadata = formats.open_gguf(path)
+  assert metadata['general.alignment'] == 256
+  np.testing.assert_array_equal(tensors['one'].read(), np.arange(7))
+  whole = path.read_bytes()
+  for alignment in (0, 48, 1 << 31):
+    damaged = bytearray(whole)
+    at = damaged.index(b'general.alignment') + 17 + 4
+    damaged[at:at + 4] = alignment.to_bytes(4, 'little')
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match='power of 2|ends within'):
+      formats.open_gguf(path)
+
+
+@pytest.mark.parametrize('old, new, problem', [
+    (b'key_a', b'key_b', "'key_b' twice"),
+    (b'key_a', b'key_\xff', 'codec'),
+    (b'key_a\x08', b'key_a\x0d', 'no value is of kind 13'),
+    (b'key_a\x08', b'key_a\x09', 'the file ends early'),
+    (b'two\x01\x00', b'one\x01\x00', "tensor 'one' twice"),
+    (b'two\x01\x00', b'two\x05\x00', 'no tensor has the shape'),
+    (b'two\x01\x00', b'two\xff\xff', 'no tensor has the shape'),
+    (b'GGUF', b'GGML', 'begin with GGUF'),
+    (b'GGUF\x03', b'GGUF\x01', 'expected version 2 or 3, came 1'),
+])
+def test_a_damaged_header_is_refused(path, old, new, problem):
+
+  def add(writer):
+    writer.add_string('key_a', 'a')
+    writer.add_string('key_b', 'b')
+    writer.add_tensor('two', np.ones(32, np.float32))
+
+  write_header(path, add)
+  whole = path.read_bytes()
+  assert whole.count(old) == 1
+  path.write_bytes(whole.replace(old, new))
+  with pytest.raises(ValueError, match=f'cut short or damaged.*{problem}'):
+    formats.open_gguf(path)
+
+
+def test_lists_within_lists_may_not_be_without_end(path):
+  pytest.importorskip('gguf')
+  # A list of one list of one list and so on.
+  lists = (9).to_bytes(4, 'little') + (1).to_bytes(8, 'little')
+  path.write_bytes(
+      b'GGUF\3\0\0\0' + bytes(8) + (1).to_bytes(8, 'little')
+      + bytes(8) + b'\t\0\0\0' + lists * 100_000)
+  with pytest.raises(ValueError, match='cut short or damaged'):
+    formats.open_gguf(path)
+
+
+def test_numbers_of_a_big_endian_machine_are_refused(path):
+  gguf = pytest.importorskip('gguf')
+  write_header(path, lambda writer: None, endianess=gguf.GGUFEndian.BIG)
+  with pytest.raises(ValueError, match='expected version 2 or 3, came 50331'):
+    formats.open_gguf(path)
 
 
 def test_a_file_cut_short_is_refused(path):

@@ -6,7 +6,7 @@ it is asked for, so that memory holds one at a time.
 """
 
 from flamingo.pretrained.formats.directory import open_weights
-from flamingo.pretrained.formats.gguf import open_gguf, read_gguf
+from flamingo.pretrained.formats.gguf import open_gguf
 from flamingo.pretrained.formats.safetensors import open_safetensors
 from flamingo.pretrained.formats.shards import write_safetensors
 from flamingo.pretrained.formats.stored import Stored
@@ -15,4 +15,4 @@ from flamingo.pretrained.formats.torch_archive import (
 
 __all__ = [
     'Stored', 'open_gguf', 'open_safetensors', 'open_torch_archive',
-    'open_weights', 'read_gguf', 'read_torch_archive', 'write_safetensors']
+    'open_weights', 'read_torch_archive', 'write_safetensors']
