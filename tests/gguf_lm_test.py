@@ -182,6 +182,8 @@ def test_absent_metadata_mean_what_they_mean_to_llama_cpp(tmp_path):
      r'ffn_gate.*expected \(27, 36\), came \(28, 36\)'),
     (dict(tokenizer__ggml__merges=None), "lack 'tokenizer.ggml.merges'"),
     (dict(tokenizer__ggml__model='bert'), "model 'llama'.*came model 'bert'"),
+    (dict(tokenizer__ggml__merges=['h z z']), 'do not go together'),
+    (dict(tokenizer__ggml__merges=['h he']), 'do not go together'),
     (dict(tokenizer__ggml__pre='qwen2'), "pre 'qwen2'"),
     (dict(tokenizer__ggml__tokens=[*TOKENS, 'more'],
           tokenizer__ggml__token_type=[1] * (len(TOKENS) + 1)),

@@ -84,9 +84,14 @@ def _byte_bpe(
     raise ValueError(
         f'every token has one id, but the vocabulary repeats {twice[:5]}. '
         'Convert the model anew.')
-  bpe = tokenizers.Tokenizer(tokenizers.models.BPE(
-      vocab=ids, merges=[tuple(merge.split(' ')) for merge in merges],
-      ignore_merges=pre == 'llama-bpe'))
+  try:
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(
+        vocab=ids, merges=[tuple(merge.split(' ')) for merge in merges],
+        ignore_merges=pre == 'llama-bpe'))
+  except Exception as error:  # the library raises nothing more special
+    raise ValueError(
+        f'tokens and merges do not go together: {error}. Convert the model '
+        'anew.') from None
   own = pre == 'llama-bpe'
   split = [tokenizers.pre_tokenizers.ByteLevel(
       add_prefix_space=False, use_regex=not own)]
