@@ -21,8 +21,8 @@ def shapes(module, method=None):
 
 
 def random_images(count=2, height=67, width=45):
-  return np.random.default_rng(3).integers(
-      0, 256, (count, height, width, 3), np.uint8)
+  return jnp.asarray(np.random.default_rng(3).integers(
+      0, 256, (count, height, width, 3), np.uint8))
 
 
 # Table 3 of the paper (in millions, classifier included).

@@ -74,7 +74,7 @@ def test_leaves_are_cast_and_then_placed(published, tmp_path):
       tmp_path, dtype=jnp.bfloat16, place=place)
   assert module.dtype == jnp.bfloat16
   assert sorted(placed) == [path for path, _ in params_lib.flatten(params)]
-  out = module.apply({'params': params}, IMAGES)
+  out = module.apply({'params': params}, jnp.asarray(IMAGES))
   assert out.shape == (1, 26, 12) and out.dtype == jnp.float32
 
 

@@ -9,6 +9,7 @@ from flamingo.pretrained import vision, vit, vit_config
 from flamingo.pretrained import layouts
 from flamingo.pretrained.formats import Stored, write_safetensors
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -324,6 +325,7 @@ def test_normalised_pixels_are_those_of_the_processor():
   processor = transformers.CLIPImageProcessor(
       size={'shortest_edge': 23}, crop_size=23)
   expected = processor(list(pictures()), return_tensors='np')['pixel_values']
-  got = pixels.normalise(pictures(), pixels.CLIP_MEAN, pixels.CLIP_STD)
+  got = pixels.normalise(
+      jnp.asarray(pictures()), pixels.CLIP_MEAN, pixels.CLIP_STD)
   np.testing.assert_allclose(
       got, np.moveaxis(expected, 1, -1), atol=1e-6)

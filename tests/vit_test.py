@@ -25,8 +25,8 @@ def shapes(vit, method=None):
 
 
 def random_images(count=2, size=23):
-  return np.random.default_rng(3).integers(
-      0, 256, (count, size, size, 3), np.uint8)
+  return jnp.asarray(np.random.default_rng(3).integers(
+      0, 256, (count, size, size, 3), np.uint8))
 
 
 @pytest.fixture(scope='module')
@@ -113,12 +113,12 @@ def test_an_image_is_embedded_in_one_vector(attributes, width, random_params):
 
 def test_pixels_beyond_the_last_whole_patch_are_not_seen(vit, params, run):
   images = random_images()
-  changed = images.copy()
-  changed[:, 20:] = 255 - changed[:, 20:]
-  changed[:, :, 20:] = 255 - changed[:, :, 20:]
+  border = np.ones((1, 23, 23, 1), bool)
+  border[:, :20, :20] = False
+  changed = jnp.where(border, 255 - images, images)
   np.testing.assert_array_equal(
       run(vit, params, changed), run(vit, params, images))
-  changed[0, 19, 19] = 255 - changed[0, 19, 19]
+  changed = changed.at[0, 19, 19].set(255 - changed[0, 19, 19])
   assert (run(vit, params, changed) != run(vit, params, images)).any()
 
 
@@ -126,7 +126,7 @@ def test_bytes_and_floats_are_the_same_pixels(vit, params, run):
   images = random_images()
   np.testing.assert_array_equal(
       run(vit, params, images),
-      run(vit, params, images.astype(np.float32)))
+      run(vit, params, images.astype(jnp.float32)))
 
 
 def test_low_precision_stays_near(vit, params, run):
