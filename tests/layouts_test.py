@@ -1,5 +1,8 @@
 """Tests of flamingo.pretrained.layouts."""
 
+import functools
+import weakref
+
 import tracemalloc
 
 import jax
@@ -204,6 +207,22 @@ def test_each_leaf_is_placed_as_soon_as_it_is_read():
       '0.out', '0/out', 'gate', 'gate', 'norm', 'norm/scale']
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
       np.dtype(np.float16)}
+
+
+def test_one_tensor_is_held_at_a_time():
+  held = []
+
+  def keep_track(stored):
+    assert not any(tensor() is not None for tensor in held)
+    array = stored.read()
+    held.append(weakref.ref(array))
+    return array
+
+  read({
+      name: Stored(s.shape, s.dtype, functools.partial(keep_track, s), s.file)
+      for name, s in tensors().items()},
+      place=lambda path, array: array.astype(np.float16))
+  assert len(held) == len(RULES)
 
 
 def test_a_shape_that_differs_is_named_with_both_shapes():

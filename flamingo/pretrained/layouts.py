@@ -231,6 +231,7 @@ def read_params(
         rule.paths,
         rule.read(stored.read(), [shapes[path] for path in rule.paths])):
       leaves[path] = place(path, leaf)
+    del leaf  # as a view it would hold this tensor while the next one is read
     report.loaded[rule.theirs] = math.prod(stored.shape)
   return params_lib.unflatten(leaves.items()), report
 
