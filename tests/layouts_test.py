@@ -1,9 +1,8 @@
 """Tests of flamingo.pretrained.layouts."""
 
 import functools
-import weakref
-
 import tracemalloc
+import weakref
 
 import jax
 import jax.numpy as jnp
