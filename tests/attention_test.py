@@ -57,6 +57,15 @@ def test_attend_adds_a_bias_to_the_scores(rng):
       rtol=1e-5, atol=1e-6)
 
 
+def test_scores_may_have_another_scale(rng):
+  query, key, value = _qkv(rng)
+  mask = _mask(rng)
+  np.testing.assert_allclose(
+      attention.attend(query, key, value, mask, scale=0.3),
+      attention.attend(query * (0.3 * D**0.5), key, value, mask),
+      rtol=1e-5, atol=1e-6)
+
+
 def test_no_mask_means_everything_is_allowed(rng):
   qkv = _qkv(rng)
   np.testing.assert_allclose(
@@ -156,6 +165,24 @@ def test_norms_are_their_definitions(rng, random_params, kind, use_bias):
       rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('kind', ['layer', 'rms'])
+def test_a_norm_may_multiply_by_one_more_than_its_scale(
+    rng, random_params, kind
+):
+  x = jnp.asarray(rng.normal(2, 3, size=(2, 5, 13)), jnp.float32)
+  plain = attention.Norm(13, kind)
+  more = plain.clone(plus_one=True)
+  params = random_params(plain, x)
+  np.testing.assert_allclose(
+      more.apply({'params': params}, x),
+      plain.apply({'params': params | {'scale': params['scale'] + 1}}, x),
+      rtol=1e-6)
+  # Both begin as norms alone.
+  key = jax.random.key(0)
+  np.testing.assert_array_equal(
+      more.init_with_output(key, x)[0], plain.init_with_output(key, x)[0])
+
+
 def test_norms_of_low_precision_are_computed_in_float32(rng):
   x = jnp.asarray(rng.normal(100, 1, size=(3, 13)), jnp.bfloat16)
   norm = attention.Norm(13)
@@ -197,3 +224,12 @@ def test_feed_forward_is_its_definition(rng, random_params, gated):
   np.testing.assert_allclose(
       ff.apply({'params': params}, jnp.asarray(x)), linear('down', hidden),
       rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('module, message', [
+    (attention.Norm(7, 'batch'), "kind='batch' is no kind of norm"),
+    (attention.FeedForward(7, 13, 'swish'), "'swish' is not known.*'silu'"),
+])
+def test_names_that_are_not_known_are_refused(module, message):
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((2, 7)))

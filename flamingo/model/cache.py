@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from flamingo.model.attention import Dtype
+
 
 @flax.struct.dataclass
 class Cache:
@@ -31,6 +33,19 @@ class Cache:
   positions: jax.Array
   valid: jax.Array
   length: jax.Array
+
+  @classmethod
+  def empty(
+      cls, batch: int, size: int, layers: int, heads: int, head_dim: int,
+      dtype: Dtype,
+  ) -> 'Cache':
+    """Room for `size` tokens in each of `batch` rows."""
+    shape = (batch, size, heads, head_dim)
+    zeros = tuple(jnp.zeros(shape, dtype) for _ in range(layers))
+    return cls(
+        keys=zeros, values=zeros,
+        positions=jnp.zeros((batch, size), jnp.int32),
+        valid=jnp.zeros((batch, size), bool), length=jnp.int32(0))
 
 
 def layer_of(cache: Cache | None, i: int) -> tuple | None:

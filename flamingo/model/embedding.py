@@ -40,16 +40,17 @@ class LearnedPositions(nn.Module):
   width: int
   offset: int = 0
 
-  @nn.compact
+  def setup(self):
+    self.embedding = self.param(
+        'embedding', nn.initializers.normal(0.02),
+        (self.offset + self.size, self.width))
+
   def __call__(self, positions: Int[Array, 'b l']) -> Float[Array, 'b l d']:
     """Rows of positions; one beyond the last gives NaN.
 
     Only the running program knows it, and any row would be silently wrong.
     """
-    table = self.param(
-        'embedding', nn.initializers.normal(0.02),
-        (self.offset + self.size, self.width))
     # Padding in front of the first token has position -1.
-    rows = self.offset + jnp.maximum(positions, 0)
-    x = table[jnp.minimum(rows, len(table) - 1)].astype(jnp.float32)
-    return jnp.where((rows < len(table))[:, :, None], x, jnp.nan)
+    at = jnp.clip(positions, 0, self.size - 1) + self.offset
+    rows = self.embedding[at].astype(jnp.float32)
+    return jnp.where((positions < self.size)[:, :, None], rows, jnp.nan)

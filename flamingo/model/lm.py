@@ -10,6 +10,7 @@ import functools
 from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+import numpy as np
 
 from flamingo.model.attention import Dtype, FeedForward, Linear, Norm
 from flamingo.model.cache import Cache, layer_of, Place
@@ -56,15 +57,11 @@ class LM(nn.Module):
     query_scale: of the attention scores; by default head_dim ** -0.5.
     clip_qkv: queries, keys and values are cut off at this size (some MPT).
     window: tokens that a token sees, itself included (Mistral 0.1, Gemma 3).
-    global_every: the last layer of every so many has no window (Gemma 3: 6); 0
-      for a window in every layer.
-    local_rope_base: base in layers with a window, which have no `rope_scaling`
-      then (Gemma 3).
-    parallel: attention and feed-forward read the same residual stream, and are
-      added at once (GPT-NeoX: use_parallel_residual).
+    global_every: the last layer of every so many has no window (Gemma 3: 6).
+    local_rope_base: base in layers with a window, which then have no scaling.
+    parallel: attention and feed-forward are added at once (GPT-NeoX).
     embed_scale: factor on the embedding, not on the output (Gemma: sqrt(D)).
-    embed_width: width of the embedding's rows where it is not D; projections
-      stand behind and before them (OPT-350m).
+    embed_width: of the embedding's rows, where not D (OPT-350m).
   """
 
   vocab_size: int
@@ -110,16 +107,15 @@ class LM(nn.Module):
     make_norm = functools.partial(
         Norm, kind=self.norm, use_bias=self.norm_bias, eps=self.norm_eps,
         plus_one=self.norm_plus_one)
+    linear = functools.partial(Linear, dtype=self.dtype)
     self.embed = Embedding(self.vocab_size, self.row_width)
     if self.position == 'learned':
       self.learned = LearnedPositions(
           self.max_positions, self.width, self.position_offset,
           name='position')
     if self.embed_width is not None:
-      self.embed_in = Linear(
-          (self.embed_width,), (self.width,), dtype=self.dtype)
-      self.embed_out = Linear(
-          (self.width,), (self.embed_width,), dtype=self.dtype)
+      self.embed_in = linear((self.embed_width,), (self.width,))
+      self.embed_out = linear((self.width,), (self.embed_width,))
     self.layer = [
         Layer(
             self.width, self._attention(i, make_norm),
@@ -133,9 +129,8 @@ class LM(nn.Module):
     if self.norm_first:
       self.final_norm = make_norm(self.width)
     if not self.tied:
-      self.unembed = Linear(
-          (self.row_width,), (self.vocab_size,), use_bias=self.unembed_bias,
-          dtype=self.dtype)
+      self.unembed = linear(
+          (self.row_width,), (self.vocab_size,), use_bias=self.unembed_bias)
 
   @property
   def row_width(self) -> int:
@@ -161,19 +156,16 @@ class LM(nn.Module):
   def _check(self):
     if self.position not in ('rotary', 'learned', 'alibi'):
       raise ValueError(
-          f'position={self.position!r} is no setting of LM. Choose '
-          "'rotary', 'learned' or 'alibi'.")
+          f'position={self.position!r} is no setting of LM. Choose rotary, '
+          'learned or alibi.')
     if self.position == 'learned' and self.max_positions < 1:
-      raise ValueError(
-          f"position='learned' needs max_positions, the number of positions; "
-          f'came {self.max_positions}.')
+      raise ValueError("position='learned' needs max_positions, their number.")
     if self.window is None and (self.global_every or self.local_rope_base):
       raise ValueError(
-          'global_every and local_rope_base say which layers have a window and '
-          'how those rotate: set `window` too.')
+          'global_every and local_rope_base are about layers with a window: '
+          'set `window` too.')
     if self.tied and self.unembed_bias:
-      raise ValueError(
-          'unembed_bias=True needs tied=False: an embedding has no bias.')
+      raise ValueError('unembed_bias=True needs tied=False.')
 
   def place(
       self,
@@ -187,14 +179,13 @@ class LM(nn.Module):
     """Where new tokens stand, see `Place.of`.
 
     Raises:
-      ValueError: there are more tokens than learned positions, and none of them
-        is said to be padding; or the cache has no room for them.
+      ValueError: more tokens than learned positions, none of them padding.
     """
-    if self.position == 'learned' and valid is None and positions is None:
-      if tokens.shape[1] > self.max_positions:
-        raise ValueError(
-            f'{tokens.shape[1]} tokens came, but LM has learned '
-            f'max_positions={self.max_positions}. Shorten the text.')
+    limit = self.max_positions if self.position == 'learned' else np.inf
+    if valid is None and positions is None and tokens.shape[1] > limit:
+      raise ValueError(
+          f'{tokens.shape[1]} tokens came, but LM has learned '
+          f'max_positions={self.max_positions}. Shorten the text.')
     return Place.of(
         tokens, valid=valid, positions=positions, mask=mask, cache=cache)
 
@@ -233,10 +224,7 @@ class LM(nn.Module):
     Args:
       tokens: what is read.
       valid: False where a token is padding, on either side.
-      cache: what was read before, to be continued.
-
-    Returns:
-      Logits, and the cache with these tokens in it, if one was given.
+      cache: what was read before; it is returned with these tokens in it.
     """
     place = self.place(tokens, valid=valid, cache=cache)
     x = self.begin(self.embed(tokens), place)
@@ -260,9 +248,5 @@ class LM(nn.Module):
 
   def empty_cache(self, batch: int, size: int) -> Cache:
     """A cache with room for `size` tokens in each of `batch` rows."""
-    shape = (batch, size, self.kv_heads, self.head_dim)
-    zeros = tuple(jnp.zeros(shape, self.dtype) for _ in range(self.layers))
-    return Cache(
-        keys=zeros, values=zeros,
-        positions=jnp.zeros((batch, size), jnp.int32),
-        valid=jnp.zeros((batch, size), bool), length=jnp.int32(0))
+    return Cache.empty(
+        batch, size, self.layers, self.kv_heads, self.head_dim, self.dtype)
