@@ -27,23 +27,24 @@ _HARMLESS = frozenset('''
     early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id
     exponential_decay_length_penalty finetuning_task forced_bos_token_id
     forced_eos_token_id gradient_checkpointing hidden_dropout id2label
-    initializer_factor initializer_range is_llama_config label2id layerdrop
-    length_penalty max_length max_position_embeddings max_sequence_length
-    min_length model_type n_ctx no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences output_attentions output_hidden_states output_scores
-    pad_token_id pretraining_tp prefix problem_type remove_invalid_values
-    reorder_and_upcast_attn repetition_penalty resid_pdrop return_dict
-    return_dict_in_generate sep_token_id summary_activation
-    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
-    suppress_tokens task_specific_params temperature tf_legacy_loss
-    tokenizer_class top_k top_p torch_dtype torchscript transformers_version
-    typical_p unk_token_id use_bfloat16 use_cache'''.split())
+    initializer_factor initializer_range is_decoder is_llama_config label2id
+    layerdrop length_penalty max_length max_position_embeddings
+    max_sequence_length min_length model_type n_ctx no_repeat_ngram_size
+    num_beam_groups num_beams num_return_sequences output_attentions
+    output_hidden_states output_scores pad_token_id prefix pretraining_tp
+    problem_type remove_invalid_values reorder_and_upcast_attn
+    repetition_penalty resid_pdrop return_dict return_dict_in_generate
+    sep_token_id summary_activation summary_first_dropout
+    summary_proj_to_labels summary_type summary_use_proj suppress_tokens
+    task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p
+    torch_dtype torchscript transformers_version typical_p unk_token_id
+    use_bfloat16 use_cache'''.split())
 
-# What every model may be, and ours is not.
+# What every model could have, and ours has not.
 _OFF = dict(
-    is_decoder=(False, True), is_encoder_decoder=(False,),
-    add_cross_attention=(False,), cross_attention_hidden_size=(None,),
-    tie_encoder_decoder=(False,), pruned_heads=({},))
+    is_encoder_decoder=False, add_cross_attention=False,
+    cross_attention_hidden_size=None, tie_encoder_decoder=False,
+    pruned_heads={})
 
 _REQUIRED = object()
 

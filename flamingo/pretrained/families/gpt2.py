@@ -10,6 +10,7 @@ def gpt2_config(fields: Fields) -> dict[str, Any]:
   """Arguments of `LM` from the config of a GPT2LMHeadModel."""
   width, heads = fields.take('n_embd'), fields.take('n_head')
   fields.expect(scale_attn_by_inverse_layer_idx=False)
+  fields.drop('n_special', 'predict_special_tokens')  # of the first files
   scaled = fields.take('scale_attn_weights', True)
   return dict(
       vocab_size=fields.take('vocab_size'),
