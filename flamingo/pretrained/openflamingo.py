@@ -1,69 +1,300 @@
-"""OpenFlamingo: its names, its architecture, and the files it comes in.
+"""OpenFlamingo: the files it comes in, and the architecture they are of.
 
 The released `checkpoint.pt` holds what was trained, and the embedding: the
-language model and CLIP are files of their own. All of it in Awadalla et al.,
-2023, arXiv:2308.01390, and the package open-flamingo.
+language model and CLIP are files of their own. Awadalla et al., 2023,
+arXiv:2308.01390, and the package open-flamingo.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+import os
+import pathlib
+import re
 
+import numpy as np
+
+from flamingo import params as params_lib
+from flamingo.data.tags import OPENFLAMINGO, OPENFLAMINGO_UNPADDED
+from flamingo.model.attention import Dtype
+from flamingo.model.flamingo import Flamingo, gated_layers
+from flamingo.model.lm import LM
+from flamingo.model.resampler import PerceiverResampler
+from flamingo.model.vision.vit import ViT
+from flamingo.model.xattn import GatedCrossAttention
+from flamingo.pretrained import formats
+from flamingo.pretrained import layouts
+from flamingo.pretrained import vit
+from flamingo.pretrained import vit_config
+from flamingo.pretrained.families import Family
+from flamingo.pretrained.flamingo import (
+    cut_rows, open_tower, parameter_shapes, Part, Published, rename,
+    tower_info)
+from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.lm import family_of, lm_config, read_config_json
+from flamingo.pretrained.native import check_expressed
+from flamingo.pretrained.openflamingo_rules import (
+    block_names, IGNORED, PREFIX, rules)
+from flamingo.pretrained.tokenizer import check_fits, load_tokenizer
+from flamingo.types import Params
+
+VISION = 'vision_encoder.'
+HEAD_DIM = 64  # of every head of the new layers, whatever the model's width
 
 
-def norm_rules(theirs: str, ours: str) -> list[Rule]:
-  """A LayerNorm of torch."""
-  return [
-      Rule.of(f'{theirs}.weight', f'{ours}/scale', 'm -> m'),
-      Rule.of(f'{theirs}.bias', f'{ours}/bias', 'm -> m'),
-  ]
+def find(
+    path: pathlib.Path,
+    tensors: Mapping[str, Stored],
+    *,
+    lm: str | os.PathLike | None,
+    vision: str | os.PathLike | None,
+    dtype: Dtype,
+) -> Published:
+  """Understands a checkpoint; see `flamingo.pretrained.load.load`.
+
+  Args:
+    path: of the checkpoint, for messages.
+    tensors: of the checkpoint: what was trained, or the whole model.
+    lm: directory of the language model. Of a whole model its config and its
+      tokenizer are taken.
+    vision: directory or file of the CLIP. Of a whole model its config is taken;
+      with None, its sizes from the tensors, as open_clip's are.
+    dtype: type of matrix operands.
+
+  Raises:
+    ValueError: parts are missing, or do not belong together.
+  """
+  if lm is None:
+    raise ValueError(
+        f'{path} does not say which language model it was trained with. Pass '
+        'lm=DIRECTORY: mpt-1b-redpajama-200b for OpenFlamingo-3B, '
+        'RedPajama-INCITE-Base-3B-v1 for 4B, mpt-7b for 9B.')
+  config_json = read_config_json(lm)
+  family, config = family_of(config_json), lm_config(config_json)
+  blocks, places = block_names(tensors)
+  rows = tensors[_embedding(family, blocks, tensors, path, lm)].shape[0]
+  tokenizer = load_tokenizer(lm, OPENFLAMINGO)
+  if rows == tokenizer.vocab_size + 2:
+    tokenizer = tokenizer.tagged(OPENFLAMINGO_UNPADDED)
+  new = len(tokenizer.new_tokens)
+  check_fits(tokenizer, rows - new, new, what=f'The embedding in {path}')
+  config = dict(config, vocab_size=tokenizer.vocab_size, dtype=dtype)
+  model = build(tensors, LM(**config), new)
+  check_blocks(model, tensors, blocks, places, what=str(path), lm=str(lm))
+
+  layout = rules(model, family, blocks)
+  unused = family.unused(config, prefix=PREFIX)
+  ours = [rule for rule in layout if rule.theirs in tensors or not (
+      rule.ours[0].startswith('lm/'))]
+  whole = any(rule.ours[0].startswith('lm/layer_') for rule in ours)
+  parts, absent = [], {}
+  if whole:
+    ours = layout
+  else:
+    parts.append(_language_model(lm, family, config, ours))
+    absent['new_unembedding'] = (
+        'the checkpoint has no output rows of the new tokens: they were not '
+        'trained')
+  inside = any(name.startswith(VISION) for name in tensors)
+  if vision is not None:
+    tower, part, info = open_tower(
+        vision, features='patches', dtype=dtype, activation='quick_gelu')
+    if not inside:
+      parts.append(part)
+  elif inside:
+    sizes = vit_config.vit_config_from_shapes(
+        tensors, activation='quick_gelu', prefix=VISION)
+    tower = ViT(
+        **dict(sizes, embed_width=None), features='patches', dtype=dtype)
+    info = tower_info(tower, name=path.name, fit='crop')
+  else:
+    raise ValueError(
+        f'{path} holds no vision encoder. Pass vision=PATH of the CLIP it was '
+        'trained with: ViT-L/14 of OpenAI for all that were released.')
+  if inside:
+    settings = dict(style='open_clip', prefix=VISION)
+    ours += vit.vision_rules(tower, **settings)
+    unused |= vit.vision_ignored(tower, **settings)
+  checkpoint = Part(
+      what=f'OpenFlamingo checkpoint {path.name}', tensors=tensors, rules=ours,
+      ignored=IGNORED | unused)
+  model = model.clone(vision=tower)
+  return Published(
+      model=model, parts=(checkpoint, *parts), tokenizer=tokenizer, vision=info,
+      shapes=parameter_shapes(model, info), absent=absent)
 
 
-def dense_rules(theirs: str, ours: str) -> list[Rule]:
-  """Norm, linear layer, activation and linear layer as a torch Sequential."""
-  return [
-      *norm_rules(f'{theirs}.0', f'{ours}/norm_ff'),
-      Rule.of(f'{theirs}.1.weight', f'{ours}/ff/up/kernel', 'f m -> m f'),
-      Rule.of(f'{theirs}.3.weight', f'{ours}/ff/down/kernel', 'm f -> f m'),
-  ]
+def _embedding(
+    family: Family, blocks: str, tensors: Mapping[str, Stored],
+    path: pathlib.Path, lm: str | os.PathLike
+) -> str:
+  """Name of the embedding, if the checkpoint is of this family of LMs."""
+  layer = PREFIX + family.trunks[0] + family.layer
+  name = f'{PREFIX}{family.trunks[0]}{next(iter(family.top))}'
+  listed = f'{PREFIX}gated_cross_attn_layers.{{}}'
+  if name not in tensors or blocks not in (
+      listed, f'{layer}.gated_cross_attn_layer'):
+    raise ValueError(
+        f'{path} was trained with a language model of another family than '
+        f'the one in {lm}: expected the embedding {name} and gated blocks in '
+        f'{layer}; came blocks in {blocks}. Pass lm=DIRECTORY of the one it '
+        'was trained with.')
+  return name
 
 
-def attention_rules(theirs: str, ours: str) -> Iterator[Rule]:
-  """Projections of queries, of keys and values in one, and of the output."""
-  yield Rule.of(
-      f'{theirs}.to_q.weight', f'{ours}/query/kernel', '(h d) m -> m h d')
-  yield Rule.of(
-      f'{theirs}.to_kv.weight', (f'{ours}/key/kernel', f'{ours}/value/kernel'),
-      '(n h d) m -> n m h d')
-  yield Rule.of(
-      f'{theirs}.to_out.weight', f'{ours}/out/kernel', 'm (h d) -> h d m')
+def _language_model(
+    lm: str | os.PathLike, family: Family, config: Mapping[str, object],
+    others: list[Rule]
+) -> Part:
+  """What the language model's own directory has and the checkpoint has not."""
+  tensors = formats.open_weights(lm)
+  layout = family.rules(config, trunk=family.find_trunk(tensors), ours='lm/')
+  have = {path for rule in others for path in rule.ours}
+  there = [rule for rule in layout if rule.ours[0] in have]
+  return Part(
+      what=f'language model in {lm}',
+      tensors=cut_rows(tensors, layout, config['vocab_size']),
+      rules=[rule for rule in layout if rule not in there],
+      ignored=family.unused(config) | {
+          re.escape(rule.theirs): 'the checkpoint has it, with the new rows'
+          for rule in there})
 
 
-def resampler_rules(
-    layers: int, *, theirs: str = 'perceiver', frames: bool = False
-) -> list[Rule]:
-  """The resampler; `frames` is whether it has embeddings of time."""
-  rules = [
-      Rule.of(f'{theirs}.latents', 'resampler/latent', 'r m -> r m'),
-      *norm_rules(f'{theirs}.norm', 'resampler/norm')]
-  if frames:
-    rules.append(
-        Rule.of(f'{theirs}.frame_embs', 'resampler/time', 't m -> t m'))
-  for i in range(layers):
-    layer, ours = f'{theirs}.layers.{i}', f'resampler/layer_{i}'
-    rules += [
-        *norm_rules(f'{layer}.0.norm_media', f'{ours}/norm_visual'),
-        *norm_rules(f'{layer}.0.norm_latents', f'{ours}/norm_latents'),
-        *attention_rules(f'{layer}.0', ours),
-        *dense_rules(f'{layer}.1', ours)]
-  return rules
+def check_blocks(
+    model: Flamingo,
+    tensors: Mapping[str, Stored],
+    blocks: str,
+    places: tuple[int, ...],
+    *,
+    what: str,
+    lm: str = 'the language model',
+) -> None:
+  """Checks that a checkpoint's gated blocks are those of a model.
+
+  Args:
+    model: what is to be read.
+    tensors: of the checkpoint.
+    blocks: name of a block, with '{}' for the number of its layer.
+    places: those numbers.
+    what: the checkpoint, for messages.
+    lm: where its language model is from.
+
+  Raises:
+    ValueError: they stand before other layers, or are of another width. It
+      names the first tensor that differs, both shapes, and the likely fix.
+  """
+  expected = gated_layers(model.lm.layers, model.every, model.offset)
+  every = places[0] + 1
+  listed = lambda layers: ', '.join(map(str, layers))
+  if places != expected:
+    first = min(set(places) ^ set(expected))
+    shapes = ('nothing', '(1,)') if first in places else ('(1,)', 'nothing')
+    even = places == gated_layers(places[-1] + 1, every, every - 1)
+    fix = f'Build the model with every={every}, offset={every - 1}.'
+    if (model.every, model.offset) == (every, every - 1):
+      fix = (
+          f'{lm} has {model.lm.layers} layers: pass the one that the '
+          f'checkpoint was trained with, of {places[-1] + 1} layers or a few '
+          'more.')
+    distances = f'every={every}, offset={every - 1}' if even else (
+        'at uneven distances')
+    raise ValueError(
+        f'{what} has gated blocks at {listed(places)}: {distances}; the model '
+        f'was built with every={model.every}, offset={model.offset}, which '
+        f'puts them at {listed(expected)}. First difference: '
+        f'{blocks.format(first)}.attn_gate: expected {shapes[0]}, came '
+        f'{shapes[1]}. {fix}')
+  name = f'{blocks.format(places[0])}.attn.to_q.weight'
+  came = tensors[name].shape
+  if came[1] != model.lm.width:
+    raise ValueError(
+        f'{name} in {what}: expected {(came[0], model.lm.width)}, came {came}. '
+        f'{lm} is {model.lm.width} wide, and the checkpoint was trained with a '
+        f'language model of {came[1]}: pass that one.')
 
 
-def block_rules(theirs: str, ours: str) -> list[Rule]:
-  """One gated block; its gates are arrays of one number."""
-  return [
-      Rule.of(f'{theirs}.attn_gate', f'{ours}/attn_gate', '1 -> '),
-      Rule.of(f'{theirs}.ff_gate', f'{ours}/ff_gate', '1 -> '),
-      *norm_rules(f'{theirs}.attn.norm', f'{ours}/norm_text'),
-      *attention_rules(f'{theirs}.attn', ours),
-      *dense_rules(f'{theirs}.ff', ours),
-  ]
+def save(
+    path: str | os.PathLike, model: Flamingo, params: Params, family: Family
+) -> None:
+  """Writes what OpenFlamingo releases: what is trained, and the embedding.
+
+  The file has a `checkpoint.pt`'s names and shapes. To have it in the original:
+
+    checkpoint = safetensors.torch.load_file(path)
+    model.load_state_dict(checkpoint, strict=False)
+
+  Args:
+    path: a file whose name ends in `.safetensors`.
+    model: a Flamingo of OpenFlamingo's architecture.
+    params: its parameters, in the types they are to have in the file.
+    family: of its language model, one of `families.FAMILIES`.
+
+  Raises:
+    ValueError: the model is of another architecture. It names what differs.
+  """
+  leaves = dict(params_lib.flatten(params))
+  layout = []
+  for rule in rules(model, family):
+    # Of the LM, what OpenFlamingo keeps: rows of tokens and of positions.
+    rows = rule.ours[-1].startswith('new_') or 'embed' in rule.theirs
+    if rule.ours[0].startswith('lm/') and not rows:
+      continue
+    # Version 1 did not save its output rows, which `load` makes zero.
+    if rule.ours[-1] == 'new_unembedding' and not np.any(
+        np.asarray(leaves['new_unembedding',])):
+      continue
+    layout.append(rule)
+  shapes = {
+      rule.theirs: Stored(
+          rule.their_shape([leaves[p].shape for p in rule.paths]),
+          np.dtype(np.float32), lambda: None, str(path)) for rule in layout}
+  check_expressed(
+      model.clone(vision=None), build(shapes, model.lm, model.new_tokens),
+      'OpenFlamingo')
+  covered = {p for rule in layout for p in rule.paths}
+  formats.write_safetensors(path, layouts.write_params(
+      params_lib.split(params, covered.__contains__)[0], layout))
+
+
+def build(
+    tensors: Mapping[str, Stored],
+    lm: LM,
+    new_tokens: int,
+    *,
+    every: int | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Flamingo:
+  """The model that a checkpoint was trained as, without its vision encoder.
+
+  Args:
+    tensors: of the checkpoint. Their sizes tell those of the model.
+    lm: the language model.
+    new_tokens: rows of the embedding behind the language model's own.
+    every: see `Flamingo`; by default as the checkpoint has it.
+    names: how its names differ from OpenFlamingo's, see `rename`.
+  """
+  shape = lambda name: tensors[rename(name, names or {})].shape
+  blocks, places = block_names(tensors)
+  every = every or places[0] + 1
+  latents, visual_width = shape('perceiver.latents')
+  layers = {
+      match[1] for match in map(
+          re.compile(r'perceiver\.layers\.(\d+)\.').match, tensors) if match}
+  frames = 'perceiver.frame_embs'
+  resampler = PerceiverResampler(
+      visual_width=visual_width, width=visual_width, layers=len(layers),
+      latents=latents,
+      heads=shape('perceiver.layers.0.0.to_q.weight')[0] // HEAD_DIM,
+      head_dim=HEAD_DIM, ff_hidden=shape('perceiver.layers.0.1.1.weight')[0],
+      activation='gelu', frames=shape(frames)[0] if frames in tensors else 0,
+      dtype=lm.dtype)
+  block = blocks.format(places[0])
+  xattn = GatedCrossAttention(
+      width=lm.width, visual_width=visual_width,
+      heads=shape(f'{block}.attn.to_q.weight')[0] // HEAD_DIM,
+      head_dim=HEAD_DIM, ff_hidden=shape(f'{block}.ff.1.weight')[0],
+      activation='gelu', norm_visual=False, dtype=lm.dtype)
+  return Flamingo(
+      lm=lm, resampler=resampler, every=every, offset=every - 1,
+      xattn=tuple(
+          xattn.clone() for _ in gated_layers(lm.layers, every, every - 1)),
+      new_tokens=new_tokens)

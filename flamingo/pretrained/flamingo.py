@@ -1,0 +1,295 @@
+"""A published Flamingo: its model, and the files that its parameters come from.
+
+Each layout has a file: `openflamingo`, `otter`, `idefics`, `flamingo_mini` and
+`native`. It finds out the architecture from what is published, and says by
+which rules the tensors become ours; reading them is the same for all.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flamingo import params as params_lib
+from flamingo.data.tokenizer import Tokenizer
+from flamingo.model.attention import Dtype
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.vision.vit import ViT
+from flamingo.pretrained import formats
+from flamingo.pretrained import layouts
+from flamingo.pretrained import vision
+from flamingo.pretrained import vit
+from flamingo.pretrained import vit_config
+from flamingo.pretrained.formats import Stored
+from flamingo.pretrained.layouts import Place, Report, Rule
+from flamingo.pretrained.tokenizer import check_fits
+from flamingo.pretrained.vision import VisionInfo
+from flamingo.types import Params
+
+Progress = Callable[[Iterable, str], Iterable]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """Tensors of one file or directory, and how they become parameters.
+
+  Attributes:
+    what: a noun for messages: 'OpenFlamingo checkpoint'.
+    tensors: by their published names.
+    rules: how they become ours.
+    ignored: patterns of their names, and why those have no use.
+  """
+
+  what: str
+  tensors: Mapping[str, Stored]
+  rules: Sequence[Rule]
+  ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+  """A published Flamingo that was found and understood, and not yet read.
+
+  Attributes:
+    model: of the architecture that the files say.
+    parts: where its parameters come from.
+    tokenizer: of its language model, with the new tokens it was trained with.
+    vision: what there is to know of its vision encoder; what its fingerprint
+      is, only the weights tell.
+    shapes: of all its parameters.
+    absent: patterns of our paths, and why no file has them. They become zero.
+  """
+
+  model: Flamingo
+  parts: tuple[Part, ...]
+  tokenizer: Tokenizer
+  vision: VisionInfo
+  shapes: Params
+  absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def read(
+      self,
+      place: Place = layouts.as_they_are,
+      progress: Progress = lambda rules, what: rules,
+  ) -> tuple[Params, VisionInfo, Report]:
+    """Reads the parameters, one tensor after another.
+
+    Args:
+      place: casts a leaf and puts it where it belongs, as soon as it is read.
+      progress: wraps the iteration over the rules of a part, by its noun.
+
+    Raises:
+      ValueError: a tensor is missing, left over without a reason, or of another
+        shape than the model's. Nothing has been read then.
+    """
+    shapes = dict(params_lib.flatten(self.shapes))
+    covered = {
+        path for part in self.parts for rule in part.rules
+        for path in rule.paths}
+    lacking = {p: x for p, x in shapes.items() if p not in covered}
+    _, report = layouts.read_params(
+        {}, [], params_lib.unflatten(lacking.items()), absent=self.absent,
+        what=' with the '.join(part.what for part in self.parts))
+    digest = hashlib.sha256(repr(self.model.vision).encode())
+
+    def put(path, leaf):
+      if path[0] == 'vision':
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+      return place(path, leaf)
+
+    for part in self.parts:
+      # Without a rule to follow it is only checked.
+      _read_part(part, shapes, put, progress=lambda rules: [])
+    params = params_lib.unflatten(
+        (path, put(path, np.zeros(x.shape, np.float32)))
+        for path, x in lacking.items())
+    for part in self.parts:
+      came, said = _read_part(
+          part, shapes, put,
+          progress=lambda rules, what=part.what: progress(rules, what))
+      params, report = params_lib.merge(params, came), report + said
+    info = self.vision
+    if not info.fingerprint:
+      info = dataclasses.replace(info, fingerprint=digest.hexdigest())
+    return params, info, report
+
+
+def _read_part(part, shapes, place, progress):
+  paths = [path for rule in part.rules for path in rule.paths]
+  expected = params_lib.unflatten(
+      (path, shapes[path]) for path in paths if path in shapes)
+  return layouts.read_params(
+      part.tensors, part.rules, expected, what=part.what, place=place,
+      ignored=part.ignored, progress=progress)
+
+
+def parameter_shapes(
+    model: Flamingo, info: VisionInfo, *, embed: bool = False
+) -> Params:
+  """Shapes of all parameters of a model.
+
+  Args:
+    model: with its vision encoder, or for features.
+    info: tells the size of pictures, or of features.
+    embed: whether those are among them that only `vision.embed` needs.
+  """
+  images = jax.ShapeDtypeStruct(
+      (1, 1, 1, info.image_size, info.image_size, 3), jnp.uint8)
+  if model.vision is None:
+    images = jax.ShapeDtypeStruct(
+        (1, 1, 1, info.features, info.width), jnp.float32)
+
+  def run(model, images, tokens, index):
+    if embed:
+      model.vision.embed(images[0, 0])
+    return model(images, tokens, index)
+
+  tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+  return jax.eval_shape(
+      lambda *inputs: model.init(*inputs, method=run), jax.random.key(0),
+      images, tokens, tokens)['params']
+
+
+def tower_info(tower: ViT, *, name: str, fit: str) -> VisionInfo:
+  """What there is to know of a vision tower before its weights are read."""
+  return VisionInfo(
+      name=name, image_size=tower.image_size, features=tower.tokens,
+      width=tower.width, fit=fit, fingerprint='')
+
+
+def arguments(module: nn.Module) -> dict[str, Any]:
+  """What a module was built with."""
+  return {
+      field.name: getattr(module, field.name)
+      for field in dataclasses.fields(module)
+      if field.name not in ('parent', 'name')}
+
+
+def rename(name: str, names: Mapping[str, str]) -> str:
+  """A name as another file has it.
+
+  Args:
+    name: that one knows.
+    names: patterns and what they become, one after another, as in `re.sub`.
+  """
+  for pattern, new in names.items():
+    name = re.sub(pattern, new, name)
+  return name
+
+
+def renamed(rules: Iterable[Rule], names: Mapping[str, str]) -> list[Rule]:
+  """The same rules for a file that names tensors otherwise, see `rename`."""
+  return [
+      dataclasses.replace(rule, theirs=rename(rule.theirs, names))
+      for rule in rules]
+
+
+def with_new_rows(rules: Iterable[Rule]) -> list[Rule]:
+  """Rules of an LM whose embedding also holds the rows of the new tokens."""
+  result = []
+  for rule in rules:
+    if rule.ours == ('lm/embed/embedding',):
+      rule = Rule.of(rule.theirs, (*rule.ours, 'new_embedding'), rule.layout)
+    elif rule.ours == ('lm/unembed/kernel',):
+      rule = Rule.of(
+          rule.theirs, (*rule.ours, 'new_unembedding'),
+          f'{rule.layout}, r m -> r m')
+    result.append(rule)
+  return result
+
+
+def new_rows(
+    tensors: Mapping[str, Stored],
+    embedding: str,
+    tokenizer: Tokenizer,
+    path: pathlib.Path,
+) -> int:
+  """Number of rows that an embedding has behind the language model's tokens.
+
+  Args:
+    tensors: of a whole model.
+    embedding: name of its embedding.
+    tokenizer: of the language model, with the model's tags.
+    path: of the model, for messages.
+
+  Raises:
+    ValueError: there is no embedding, or it has fewer rows than there are
+      tokens.
+  """
+  if embedding not in tensors:
+    raise ValueError(
+        f'{path} has no {embedding}, the embedding of the language model that '
+        'its config.json tells of; it has '
+        f'{layouts.some(tensors)}. Fetch config.json again.')
+  new = tensors[embedding].shape[0] - tokenizer.vocab_size
+  if new < len(tokenizer.new_tokens):
+    check_fits(
+        tokenizer, tokenizer.vocab_size, new, what=f'{embedding} in {path}')
+  return new
+
+
+def cut_rows(
+    tensors: Mapping[str, Stored], rules: Iterable[Rule], rows: int
+) -> dict[str, Stored]:
+  """Tensors of an LM without the rows that pad its vocabulary.
+
+  Some embeddings have more rows than the tokenizer has tokens, for the sake of
+  speed. OpenFlamingo cuts them to the tokenizer's length before it adds its own
+  tokens, so that these have the next ids.
+
+  Args:
+    tensors: of the language model alone.
+    rules: how they become ours.
+    rows: number of tokens.
+  """
+  tensors = dict(tensors)
+  for rule in rules:
+    if rule.ours[0] in ('lm/embed/embedding', 'lm/unembed/kernel'):
+      whole = tensors.get(rule.theirs)
+      if whole is not None and whole.shape[0] > rows:
+        tensors[rule.theirs] = dataclasses.replace(
+            whole, shape=(rows, *whole.shape[1:]),
+            read=lambda read=whole.read: read()[:rows])
+  return tensors
+
+
+def open_tower(
+    path: str | os.PathLike,
+    *,
+    features: str,
+    dtype: Dtype,
+    activation: str | None = None,
+) -> tuple[ViT, Part, VisionInfo]:
+  """Finds the vision tower of a CLIP that is a file or directory of its own.
+
+  Args:
+    path: see `load_vision`.
+    features: see `ViT`.
+    dtype: type of matrix operands.
+    activation: of weights without a config, such as those of OpenAI.
+
+  Returns:
+    The encoder, its tensors, and what there is to know of it.
+  """
+  path = pathlib.Path(path)
+  tensors = formats.open_weights(vit_config.find_weights(path))
+  folder = path if path.is_dir() else path.parent
+  told = (folder / 'open_clip_config.json', folder / 'config.json')
+  found = vit_config.find_config(
+      folder, tensors,
+      activation=None if any(file.exists() for file in told) else activation)
+  tower = ViT(
+      **dict(found.arguments, embed_width=None), features=features, dtype=dtype)
+  return tower, Part(
+      what=f'vision encoder in {path}', tensors=tensors,
+      rules=vit.vision_rules(tower, found.style),
+      ignored=vision.REST | vit.vision_ignored(tower, found.style)
+  ), tower_info(tower, name=path.name, fit=found.fit)
