@@ -148,3 +148,13 @@ def test_what_a_layout_cannot_express_is_named():
       'model.layers = 1, the model 2'):
     native.check_expressed(lm.clone(activation='gelu', layers=2), lm, 'A file')
   native.check_expressed(lm, lm.clone(), 'A file')
+
+
+def test_how_a_model_was_initialised_need_not_be_expressed(tiny):
+  model = tiny.model.clone(
+      new_token_scale=0.1,
+      xattn=tuple(x.clone(gate_init=0.3) for x in tiny.model.xattn),
+      resampler=tiny.model.resampler.clone(ff_hidden=76))
+  plain = tiny.model.clone(
+      resampler=tiny.model.resampler.clone(ff_hidden=None))  # 4 x 19
+  native.check_expressed(model, plain, 'A file')

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 import json
 import os
 import pathlib
+import re
 from typing import Any
-
-import jax
 
 from flamingo.data.tags import IDEFICS, IDEFICS_INSTRUCT, Tags
 from flamingo.data.tokenizer import Tokenizer
@@ -43,6 +42,9 @@ TAGS = {
     len(IDEFICS_INSTRUCT.new_tokens): IDEFICS_INSTRUCT,
 }
 
+# Ours that transformers names otherwise.
+_ACTIVATIONS = {'gelu_tanh': 'gelu_pytorch_tanh', 'squared_relu': 'relu2'}
+
 IGNORED = {
     r'.*\.rotary_emb\.inv_freq': 'frequencies follow from the width of a head',
     r'.*\.position_ids': 'they count from 0',
@@ -70,6 +72,7 @@ def find(
     ValueError: config and tokenizer do not belong together.
   """
   model = build(config, dtype)
+  _check_interval(model, tensors, path)
   tokenizer = load_tokenizer(
       path if lm is None else lm, TAGS.get(model.new_tokens, IDEFICS))
   check_fits(
@@ -86,6 +89,23 @@ def find(
   return Published(
       model=model, parts=(part,), tokenizer=tokenizer, vision=info,
       shapes=parameter_shapes(model, info, embed=True))
+
+
+def _check_interval(
+    model: Flamingo, tensors: Mapping[str, Stored], path: pathlib.Path
+) -> None:
+  found = sorted(
+      int(match[1]) for match in map(re.compile(
+          r'model\.gated_cross_attn_layers\.(\d+)\.alpha_dense').fullmatch,
+          tensors) if match)
+  expected, layers = len(model.xattn), model.lm.layers
+  if found and len(found) != expected:
+    listed = ', '.join(map(str, found))
+    raise ValueError(
+        f'{path} has the gated blocks {listed}: cross_layer_interval = '
+        f'{layers // len(found)} over {layers} layers; its config.json says '
+        f'cross_layer_interval = {model.every}, which asks for {expected}. '
+        'Fetch config.json again.')
 
 
 def save(
@@ -106,11 +126,16 @@ def save(
   Raises:
     ValueError: the model is of another architecture. It names what differs.
   """
+  if not isinstance(model.vision, ViT):
+    raise ValueError(
+        'IDEFICS cannot express this model: its vision encoder is a CLIP, '
+        f'{type(model.vision).__name__} came. Write it in our own layout, with '
+        '`save`.')
   config = config_of(model, tokenizer)
   check_expressed(model, build(config, model.lm.dtype), 'IDEFICS')
   path = pathlib.Path(path)
   formats.write_safetensors(
-      path, write_params(jax.device_get(params), rules(model)),
+      path, write_params(params, rules(model)),
       metadata={'format': 'pt'})
   (path / 'config.json').write_text(json.dumps(config, indent=2))
   tokenizer.save(path)
@@ -125,7 +150,8 @@ def config_of(model: Flamingo, tokenizer: Tokenizer) -> dict[str, Any]:
       vocab_size=lm.vocab_size, additional_vocab_size=model.new_tokens,
       hidden_size=lm.width, intermediate_size=lm.hidden,
       num_hidden_layers=lm.layers, num_attention_heads=lm.heads,
-      hidden_act=lm.activation, rms_norm_eps=lm.norm_eps,
+      hidden_act=_ACTIVATIONS.get(lm.activation, lm.activation),
+      rms_norm_eps=lm.norm_eps,
       tie_word_embeddings=lm.tied, cross_layer_interval=model.every,
       qk_layer_norms=block.norm_heads, use_resampler=resampler is not None,
       alpha_type='vector' if block.gate == 'vector' else 'float',
@@ -135,7 +161,8 @@ def config_of(model: Flamingo, tokenizer: Tokenizer) -> dict[str, Any]:
           embed_dim=vision.width, image_size=vision.image_size,
           patch_size=vision.patch, num_hidden_layers=vision.layers,
           num_attention_heads=vision.heads, intermediate_size=vision.hidden,
-          hidden_act=vision.activation, layer_norm_eps=vision.norm_eps))
+          hidden_act=_ACTIVATIONS.get(vision.activation, vision.activation),
+          layer_norm_eps=vision.norm_eps))
   if resampler is not None:
     config['perceiver_config'] = dict(
         resampler_depth=resampler.layers, resampler_n_heads=resampler.heads,
