@@ -20,6 +20,8 @@ class Generation:
 class Beam:
   """The hypotheses of one prompt; a beam of 1 is greedy decoding.
 
+  It says what `transformers` does with `early_stopping=False`, its default.
+
   Args:
     size: open hypotheses kept.
     stop: the token that ends a hypothesis.
