@@ -26,7 +26,8 @@ def mpt_config(fields: Fields) -> dict[str, Any]:
       fields, attention, ratio='expansion_ratio', qk_norm='qk_ln',
       clip='clip_qkv')
   for section in (attention, feed_forward):
-    section.drop(*_TRAINING)
+    # transformers writes this one into every config, nested ones too.
+    section.drop('tie_word_embeddings', *_TRAINING)
     section.finish()
   return config
 
