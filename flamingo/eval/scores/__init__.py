@@ -1,0 +1,1 @@
+"""Metrics of few-shot evaluation, each equal to its official script."""
