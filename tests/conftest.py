@@ -11,6 +11,7 @@ import importlib.util
 import pathlib
 from typing import Any
 
+import agreement
 import jax
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ jax.config.update('jax_num_cpu_devices', 2)
 
 
 # Files that compare with the original classes, and what those need.
-PARITY = sorted(
-    path.name for path in pathlib.Path(__file__).parent.glob('*_parity_test.py'))
+HERE = pathlib.Path(__file__).parent
+PARITY = sorted(path.name for path in HERE.glob('*_parity_test.py'))
 ORACLES = ('torch', 'transformers', 'open_flamingo', 'einops_exts', 'timm')
 ABSENT = [name for name in ORACLES if importlib.util.find_spec(name) is None]
 collect_ignore = PARITY if ABSENT else []
@@ -44,6 +45,8 @@ def pytest_collection_modifyitems(config):
 
 
 def pytest_terminal_summary(terminalreporter, config):
+  for test, most in sorted(agreement.MEASURED.items()):
+    terminalreporter.write_line(f'{most:8.1e}  {test}')
   if ABSENT and not config.getoption('--parity'):
     terminalreporter.write_line(
         f'Left out for want of {", ".join(ABSENT)}: {", ".join(PARITY)}. '

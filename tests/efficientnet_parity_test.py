@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 
+import agreement
 from flamingo.model.vision import efficientnet
 from flamingo.pretrained import efficientnet as pretrained
 import jax
@@ -36,7 +37,7 @@ def compare(network, module, params, size):
     for method, value in (
         ('__call__', expected), ('classify', expected_logits)):
       apply = jax.jit(functools.partial(module.apply, method=method))
-      np.testing.assert_allclose(
+      agreement.close(
           apply({'params': params}, jnp.asarray(images)), value, atol=1e-4)
 
 

@@ -6,6 +6,7 @@ Their parameters are random, and none is at the value it starts from.
 import functools
 import json
 
+import agreement
 from flamingo import params as params_lib
 from flamingo.data.spelling import byte_symbols
 from flamingo.model.lm import LM
@@ -245,8 +246,8 @@ def test_logits_are_those_of_transformers(pair, forward):
     logits, _ = forward(lm, params, tokens, valid)
     expected = their_logits(model, tokens, valid)[valid]
     assert np.ptp(expected, axis=-1).min() > 1
-    np.testing.assert_allclose(
-        np.asarray(logits)[valid], expected, atol=1e-4, rtol=0)
+    agreement.close(
+        np.asarray(logits)[valid], expected, atol=1e-4)
 
 
 def their_text(model, tokens, valid):
@@ -287,9 +288,9 @@ def test_greedy_text_with_a_cache_is_that_of_transformers(pair, forward):
   np.testing.assert_array_equal(text[:, PROMPT:], expected)
   # Random models repeat themselves: so not the words alone.
   valid = np.pad(valid, ((0, 0), (0, NEW)), constant_values=True)
-  np.testing.assert_allclose(
+  agreement.close(
       np.stack(steps, 1), their_logits(model, text, valid)[:, PROMPT - 1:-1],
-      atol=1e-4, rtol=0)
+      atol=1e-4)
 
 
 # Settings that a text of a few tokens could be blind to.

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import agreement
 from flamingo.data import images as images_lib
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import vision, vit, vit_config
@@ -102,7 +103,7 @@ def test_clip_features_equal_the_original_by_every_convention(
     states = expected(
         states.last_hidden_state, model.vision_model.post_layernorm).numpy()
   assert states.shape[1:] == (info.features, info.width)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures()), states, atol=SMALL)
 
 
@@ -114,7 +115,7 @@ def test_flamingo_mini_and_otter_take_the_last_hidden_state(tmp_path):
   for features, first in (('all', 0), ('patches', 1)):
     module, params, _ = vision.load_vision(tmp_path, features=features)
     expected = run_original(model, pictures(), module).last_hidden_state
-    np.testing.assert_allclose(
+    agreement.close(
         call(module, params, pictures()), expected[:, first:].numpy(),
         atol=SMALL)
 
@@ -140,7 +141,7 @@ def test_idefics_takes_all_states_before_the_norm():
       ignored=vit.vision_ignored(module, prefix=prefix))
   assert len(report.unused) == 2  # the norm's
   expected = run_original(model, pictures(), module).last_hidden_state
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params['vision'], pictures()), expected.numpy(), atol=SMALL)
 
 
@@ -149,14 +150,14 @@ def test_siglip_features_and_embeddings_equal_the_original(tmp_path):
   module, params, info = vision.load_vision(
       publish(model, tmp_path), final_norm=True, embed=True)
   expected = run_original(model, pictures(), module)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures()), expected.last_hidden_state.numpy(),
       atol=SMALL)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(), 'embed'),
       expected.pooler_output.numpy(), atol=SMALL)
   bare, params, _ = vision.load_vision(tmp_path)
-  np.testing.assert_allclose(
+  agreement.close(
       call(bare, params, pictures()), expected.hidden_states[-1].numpy(),
       atol=SMALL)
   assert info.features == 16 and info.fit == 'squash'
@@ -166,7 +167,7 @@ def test_clip_embeddings_equal_the_original(tmp_path):
   model = clip()
   module, params, _ = vision.load_vision(publish(model, tmp_path), embed=True)
   expected = run_original(model, pictures(), module)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(), 'embed'), expected.image_embeds.numpy(),
       atol=SMALL)
 
@@ -176,7 +177,7 @@ def test_a_tower_without_projection_embeds_as_its_pooler(tmp_path):
       transformers.CLIPVisionConfig(**SIZES)))
   module, params, _ = vision.load_vision(publish(model, tmp_path), embed=True)
   expected = run_original(model, pictures(), module)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(), 'embed'),
       expected.pooler_output.numpy(), atol=SMALL)
 
@@ -197,7 +198,7 @@ def test_a_whole_model_is_read_without_its_text_tower(kind, tmp_path):
   module, params, _ = vision.load_vision(publish(model, tmp_path), embed=True)
   with torch.inference_mode():
     expected = model.get_image_features(scaled(pictures(), module))
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(), 'embed'), expected.numpy(), atol=SMALL)
 
 
@@ -210,7 +211,7 @@ def test_positions_are_interpolated_as_the_original_does(kind, size, tmp_path):
   expected = run_original(
       model, pictures(size), module, interpolate_pos_encoding=True)
   assert info.features == (size // 5) ** 2 + (kind is clip)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(size)),
       expected.hidden_states[-1].numpy(), atol=SMALL)
 
@@ -261,10 +262,10 @@ def test_open_clip_names_give_the_same_features(activation, tmp_path):
       path, features='patches', activation=activation, embed=True)
   assert module.heads == 2 and info.fit == 'crop'
   expected = run_original(model, pictures(25), module)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(25)),
       expected.last_hidden_state[:, 1:].numpy(), atol=SMALL)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(25), 'embed'),
       expected.image_embeds.numpy(), atol=SMALL)
 
@@ -281,7 +282,7 @@ def test_an_open_clip_directory_says_what_tensors_do_not(tmp_path):
   assert (module.heads, module.activation) == (3, 'gelu')
   assert module.mean == (.4, .5, .6) and info.fit == 'squash'
   expected = run_original(model, pictures(25), module)
-  np.testing.assert_allclose(
+  agreement.close(
       call(module, params, pictures(25)), expected.last_hidden_state.numpy(),
       atol=SMALL)
 
@@ -327,5 +328,5 @@ def test_normalised_pixels_are_those_of_the_processor():
   expected = processor(list(pictures()), return_tensors='np')['pixel_values']
   got = pixels.normalise(
       jnp.asarray(pictures()), pixels.CLIP_MEAN, pixels.CLIP_STD)
-  np.testing.assert_allclose(
+  agreement.close(
       got, np.moveaxis(expected, 1, -1), atol=1e-6)
