@@ -171,13 +171,15 @@ def test_the_order_of_the_tokens_matters(of_family, read, family):
 def test_sums_are_float32_and_what_is_kept_is_small(family):
   lm = make(dtype=jnp.bfloat16, **FAMILIES[family])
   tokens = draw_tokens()
-  x, cache = jax.eval_shape(
-      lambda tokens: lm.init_with_output(
-          jax.random.key(0), tokens, cache=lm.empty_cache(ROWS, LENGTH))[0],
-      tokens)
+
+  def read(tokens):
+    (x, cache), _ = lm.init_with_output(
+        jax.random.key(0), tokens, cache=lm.empty_cache(ROWS, LENGTH))
+    return x, cache.keys + cache.values
+
+  x, kept = jax.eval_shape(read, tokens)
   assert x.dtype == jnp.float32
-  for leaf in cache.keys + cache.values:
-    assert leaf.dtype == jnp.bfloat16
+  assert all(leaf.dtype == jnp.bfloat16 for leaf in kept)
   sizes = jax.eval_shape(lambda tokens: lm.init_with_output(
       jax.random.key(0), tokens, method='residual_rms')[0], tokens)
   assert sizes.dtype == jnp.float32 and sizes.shape == (2, ROWS, LENGTH)
@@ -304,12 +306,12 @@ def test_projections_around_a_narrow_embedding_are_linear_maps(of_family):
   rows, table = np.asarray(bound.embed(tokens)), params['position']['embedding']
   assert rows.shape == (ROWS, LENGTH, 7)
   np.testing.assert_allclose(
-      bound.begin(rows, bound.place(tokens)),
+      bound.begin(jnp.asarray(rows), bound.place(tokens)),
       rows @ np.asarray(params['embed_in']['kernel'])
       + np.asarray(table)[None, 2:], rtol=1e-5, atol=1e-5)
   x = np.random.default_rng(0).normal(size=(3, 13)).astype(np.float32)
   np.testing.assert_allclose(
-      bound.logits(bound.end(x[None]))[0],
+      bound.logits(bound.end(jnp.asarray(x[None])))[0],
       x @ np.asarray(params['embed_out']['kernel'])
       @ np.asarray(params['embed']['embedding']).T, rtol=1e-4, atol=1e-5)
 
@@ -322,7 +324,7 @@ def test_the_scale_of_the_embedding_is_not_on_the_output(of_family):
       bound.begin(bound.embed(tokens), bound.place(tokens)), rows * 13**0.5,
       rtol=1e-6)
   np.testing.assert_allclose(
-      bound.logits(rows), rows @ np.asarray(params['embed']['embedding']).T,
+      bound.logits(jnp.asarray(rows)), rows @ np.asarray(params['embed']['embedding']).T,
       rtol=1e-4, atol=1e-5)
 
 
