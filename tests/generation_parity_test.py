@@ -288,6 +288,35 @@ def assert_beams(theirs, ours, length_penalty):
   return came
 
 
+@pytest.mark.parametrize('beams', [1, 2, 3, 5])
+@pytest.mark.parametrize('length_penalty', [0.0, 1.0, -2.0, 3.0])
+def test_a_beam_searches_as_transformers_does(beams, length_penalty):
+  """Many prompts of one token, so few words that texts end at any time."""
+  words, stop = 41, 3
+  model = shake(transformers.LlamaForCausalLM(transformers.LlamaConfig(
+      vocab_size=words, num_hidden_layers=1, num_attention_heads=2,
+      hidden_size=16, intermediate_size=16)))
+  with torch.no_grad():
+    model.lm_head.weight.mul_(0.5)
+    model.lm_head.weight[stop].mul_(2)
+    said = model.generate(
+        torch.arange(words)[:, None], attention_mask=torch.ones(words, 1),
+        max_new_tokens=NEW, eos_token_id=stop, pad_token_id=0,
+        num_beams=beams, do_sample=False,
+        length_penalty=length_penalty if beams > 1 else None)[:, 1:].tolist()
+    lengths = set()
+    for first, row in enumerate(said):
+      search = Beam(beams, stop=stop, length_penalty=length_penalty)
+      for _ in range(NEW):
+        if search.open:
+          rows = torch.tensor([[first, *h.tokens] for h in search.open])
+          search.advance(model(rows).logits[:, -1].log_softmax(-1).numpy())
+      ended = row.index(stop) if stop in row else NEW
+      assert search.best().tokens == tuple(row[:ended])
+      lengths.add(ended)
+  assert len(lengths) > 1
+
+
 def test_openflamingo_says_the_same_greedily(flamingos):
   assert_greedy(*flamingos)
 
