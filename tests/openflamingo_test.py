@@ -14,6 +14,7 @@ from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
 from flamingo.pretrained import openflamingo
+from flamingo.pretrained import placement
 from flamingo.pretrained import vit
 from flamingo.pretrained.flamingo import arguments
 from flamingo.pretrained.lm import family_of, lm_config
@@ -350,7 +351,7 @@ def test_a_wrong_interval_is_found_out(toy, released):
   blocks = 'lang_encoder.transformer.blocks.{}.gated_cross_attn_layer'
   model = toy.model.clone(every=2, offset=1)
   with pytest.raises(ValueError) as error:
-    openflamingo.check_blocks(model, tensors, blocks, (3,), what='checkpoint')
+    placement.check_blocks(model, tensors, blocks, (3,), what='checkpoint')
   assert str(error.value) == (
       'checkpoint has gated blocks at 3: every=4, offset=3; the model was '
       'built with every=2, offset=1, which puts them at 1, 3. First '

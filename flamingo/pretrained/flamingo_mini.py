@@ -20,12 +20,14 @@ from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import vit
 from flamingo.pretrained.families import Family
 from flamingo.pretrained.flamingo import (
-    arguments, new_rows, open_tower, parameter_shapes, Part, Published, renamed,
-    tower_info, with_new_rows)
+    arguments, open_tower, parameter_shapes, Part, Published, renamed,
+    tower_info)
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.layouts import Rule
 from flamingo.pretrained.lm import family_of, lm_config, read_config_json
 from flamingo.pretrained.openflamingo_rules import block_rules, resampler_rules
+from flamingo.pretrained.placement import check_blocks
+from flamingo.pretrained.rows import new_rows, with_new_rows
 from flamingo.pretrained.tokenizer import load_tokenizer
 
 PREFIX = 'flamingo.'
@@ -77,6 +79,14 @@ def find(
       tensors, f'{PREFIX}lm.{next(iter(family.top))}', tokenizer, path)
   text['vocab_size'] = tokenizer.vocab_size
   model = build(config, LM(**text), new)
+  blocks = f'{PREFIX}lm.{family.layer}.xattn_block'
+  found = {
+      int(match[1]) for match in map(re.compile(
+          re.escape(blocks).replace(r'\{\}', r'(\d+)') + r'\.alpha_attn'
+      ).fullmatch, tensors) if match}
+  check_blocks(
+      model, tensors, blocks, tuple(sorted(found)), what=str(path), lm=str(lm),
+      gate='alpha_attn')
   tower, part, info = _tower(path, config, vision, dtype)
   layout, ignored = rules(model, family), family.unused(text, prefix=PREFIX)
   parts = (part,)

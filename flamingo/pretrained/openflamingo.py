@@ -26,14 +26,15 @@ from flamingo.pretrained import vit
 from flamingo.pretrained import vit_config
 from flamingo.pretrained.families import Family
 from flamingo.pretrained.flamingo import (
-    cut_rows, open_tower, parameter_shapes, Part, Published, rename,
-    tower_info)
+    open_tower, parameter_shapes, Part, Published, rename, tower_info)
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.layouts import Rule
 from flamingo.pretrained.lm import family_of, lm_config, read_config_json
 from flamingo.pretrained.native import check_expressed
 from flamingo.pretrained.openflamingo_rules import (
     block_names, IGNORED, PREFIX, rules)
+from flamingo.pretrained.placement import check_blocks
+from flamingo.pretrained.rows import cut_rows
 from flamingo.pretrained.tokenizer import check_fits, load_tokenizer
 from flamingo.types import Params
 
@@ -157,59 +158,6 @@ def _language_model(
       ignored=family.unused(config) | {
           re.escape(rule.theirs): 'the checkpoint has it, with the new rows'
           for rule in there})
-
-
-def check_blocks(
-    model: Flamingo,
-    tensors: Mapping[str, Stored],
-    blocks: str,
-    places: tuple[int, ...],
-    *,
-    what: str,
-    lm: str = 'the language model',
-) -> None:
-  """Checks that a checkpoint's gated blocks are those of a model.
-
-  Args:
-    model: what is to be read.
-    tensors: of the checkpoint.
-    blocks: name of a block, with '{}' for the number of its layer.
-    places: those numbers.
-    what: the checkpoint, for messages.
-    lm: where its language model is from.
-
-  Raises:
-    ValueError: they stand before other layers, or are of another width. It
-      names the first tensor that differs, both shapes, and the likely fix.
-  """
-  expected = gated_layers(model.lm.layers, model.every, model.offset)
-  every = places[0] + 1
-  listed = lambda layers: ', '.join(map(str, layers))
-  if places != expected:
-    first = min(set(places) ^ set(expected))
-    shapes = ('nothing', '(1,)') if first in places else ('(1,)', 'nothing')
-    even = places == gated_layers(places[-1] + 1, every, every - 1)
-    fix = f'Build the model with every={every}, offset={every - 1}.'
-    if (model.every, model.offset) == (every, every - 1):
-      fix = (
-          f'{lm} has {model.lm.layers} layers: pass the one that the '
-          f'checkpoint was trained with, of {places[-1] + 1} layers or a few '
-          'more.')
-    distances = f'every={every}, offset={every - 1}' if even else (
-        'at uneven distances')
-    raise ValueError(
-        f'{what} has gated blocks at {listed(places)}: {distances}; the model '
-        f'was built with every={model.every}, offset={model.offset}, which '
-        f'puts them at {listed(expected)}. First difference: '
-        f'{blocks.format(first)}.attn_gate: expected {shapes[0]}, came '
-        f'{shapes[1]}. {fix}')
-  name = f'{blocks.format(places[0])}.attn.to_q.weight'
-  came = tensors[name].shape
-  if came[1] != model.lm.width:
-    raise ValueError(
-        f'{name} in {what}: expected {(came[0], model.lm.width)}, came {came}. '
-        f'{lm} is {model.lm.width} wide, and the checkpoint was trained with a '
-        f'language model of {came[1]}: pass that one.')
 
 
 def save(

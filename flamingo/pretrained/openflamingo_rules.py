@@ -11,8 +11,9 @@ import re
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.pretrained import layouts
 from flamingo.pretrained.families import Family
-from flamingo.pretrained.flamingo import arguments, with_new_rows
+from flamingo.pretrained.flamingo import arguments
 from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rows import with_new_rows
 
 PREFIX = 'lang_encoder.'
 

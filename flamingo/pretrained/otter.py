@@ -19,12 +19,14 @@ from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import vit
 from flamingo.pretrained import vit_config
 from flamingo.pretrained.flamingo import (
-    new_rows, parameter_shapes, Part, Published, renamed, tower_info)
+    parameter_shapes, Part, Published, renamed, tower_info)
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.lm import family_of, lm_config
-from flamingo.pretrained.openflamingo import build, check_blocks
+from flamingo.pretrained.openflamingo import build
 from flamingo.pretrained.openflamingo_rules import (
     block_names, IGNORED, PREFIX, rules)
+from flamingo.pretrained.placement import check_blocks
+from flamingo.pretrained.rows import new_rows
 from flamingo.pretrained.tokenizer import load_tokenizer
 
 # OpenFlamingo's names to these.
