@@ -93,6 +93,12 @@ def test_a_line_with_too_few_values_is_named(root):
     BENCHMARKS['ivqa'].items(root, 'test')
 
 
+def test_text_where_a_number_should_be_is_named(root):
+  rewrite(root / 'ivqa/test.csv', ',12,21,', ',twelve,21,')
+  with pytest.raises(ValueError, match="line 2.*number in 'start'.*'twelve'"):
+    BENCHMARKS['ivqa'].items(root, 'test')
+
+
 def test_an_empty_list_of_answers_is_refused_with_its_example(root):
   rewrite(root / 'vqav2/v2_mscoco_val2014_annotations.json', '"answers": [{',
           '"answers": [], "others": [{')

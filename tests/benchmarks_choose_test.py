@@ -307,4 +307,5 @@ def test_too_few_examples_to_divide_are_refused():
   with pytest.raises(ValueError, match=r'coco.*43 examples.*\(7, 18, 18\).*41'):
     benchmarks.subsets(row(pool=18), SUPPORT, seed=0)
   with pytest.raises(ValueError, match="16 examples of class '(wren|tit|jay)'"):
-    benchmarks.subsets(row(validation=6, pool=5, by_class=True), SUPPORT, seed=0)
+    benchmarks.subsets(
+        row(validation=6, pool=5, by_class=True), SUPPORT, seed=0)

@@ -5,7 +5,7 @@ import json
 
 import benchmark_files
 from flamingo.eval import benchmarks
-from flamingo.eval.benchmarks import TEMPLATES, BENCHMARKS
+from flamingo.eval.benchmarks import BENCHMARKS, TEMPLATES
 from flamingo.eval.benchmarks import rareact
 from flamingo.eval.benchmarks.vqa import most_frequent
 import pytest
@@ -244,6 +244,14 @@ def test_ivqa_shows_the_answer_most_people_gave_and_keeps_all_five(read):
 def test_nextqa_has_the_second_answers_of_its_test(read):
   assert read('nextqa')[0].references == ('no', 'nope')
   assert read('nextqa', 'val')[0].references == ('no',)
+
+
+def test_two_kinds_of_question_of_nextqa_may_have_one_number(read):
+  def change(root):
+    path = root / 'nextqa/open_ended/train.csv'
+    line = path.read_text().splitlines()[1]
+    path.write_text(f'{path.read_text()}{line.replace(",DB", ",TN")}\n')
+  assert len(read('nextqa', 'train', change)) == 2
 
 
 def test_questions_end_in_one_question_mark(read):

@@ -111,7 +111,7 @@ def prompt(template, demonstrations, query, **more):
       template, demonstrations, query, image=lambda item: 3, **more)
   example = encode.encode(document, TOKENIZER, max_images=len(document))
   images = 0 if example.images is None else len(example.images)
-  text = TOKENIZER.decode(example.tokens)
+  text = TOKENIZER.decode(example.tokens.tolist())
   assert text.count('<image>') == images
   return text
 

@@ -93,14 +93,14 @@ def read_kinetics(
   known = set(candidates)
   clips = Clips(root)
   for row in files.read_csv(root / annotations, columns):
-    start, end = (int(float(row[f'time_{side}'])) for side in ('start', 'end'))
+    start, end = (int(row.number(f'time_{at}')) for at in ('start', 'end'))
     clip = f'{row["youtube_id"]}_{start:06d}_{end:06d}'
     if row['label'] not in known:
       raise ValueError(
           f'{row.where}: expected one of the {len(known)} classes of '
           f'{classes}; came {row["label"]!r}. Take files of one version.')
     yield Item(
-        id=clip,
+        id=f'{row["label"]}/{clip}',
         image=clips.frames(frames.format(clip)),
         answer=row['label'],
         references=(row['label'],),

@@ -11,36 +11,72 @@ from typing import Any
 class Entry(dict):
   """Fields of one entry of a file; asking for one it lacks says where it is."""
 
-  def __init__(self, fields: Any, where: str):
+  __slots__ = ('_inside', '_place')
+
+  def __init__(self, fields: Any, place: str, inside: 'Entry | str' = ''):
+    """Names the fields of an object.
+
+    Args:
+      fields: the object.
+      place: of the entry: a file and a line, or a number in a list.
+      inside: the entry that the list is in, or the file.
+    """
+    # Put together only when asked for: there are millions of entries.
+    self._place, self._inside = place, inside
     if not isinstance(fields, dict):
       raise ValueError(
-          f'{where}: expected an object with named fields; came '
+          f'{self.where}: expected an object with named fields; came '
           f'{str(fields)[:60]!r}. Fetch the file again.')
     super().__init__(fields)
-    self.where = where
+
+  @property
+  def where(self) -> str:
+    """The file and the place in it, for messages."""
+    inside = self._inside
+    if isinstance(inside, Entry):
+      return f'{inside.where}, {self._place}'
+    return f'{inside}{self._place}'
 
   def __missing__(self, name: str):
     raise ValueError(
         f'{self.where}: expected the field {name!r}; it has {sorted(self)}. '
         'Fetch the official file, or rename its fields.')
 
+  def number(self, name: str) -> float:
+    """The number in the field `name`, which tables hold as text."""
+    try:
+      return float(self[name])
+    except (TypeError, ValueError) as error:
+      if name not in self:
+        raise
+      raise ValueError(
+          f'{self.where}: expected a number in {name!r}; came '
+          f'{self[name]!r}. Fetch the file again.') from error
+
   def entries(self, name: str) -> Iterator['Entry']:
     """Entries of the list in the field `name`."""
-    return entries(self[name], f'{self.where}, {name}')
+    return entries(self[name], self, name)
 
 
-def entries(values: Any, where: str) -> Iterator[Entry]:
+def entries(
+    values: Any, inside: Entry | str, name: str = ''
+) -> Iterator[Entry]:
   """Entries of a list, numbered from 0.
+
+  Args:
+    values: the list.
+    inside: the entry that it is in, or the file.
+    name: of its field, if it is in an entry.
 
   Raises:
     ValueError: it is no list, or holds something else than objects.
   """
   if not isinstance(values, list):
     raise ValueError(
-        f'{where}: expected a list; came {str(values)[:60]!r}. Fetch the '
-        'official file.')
+        f'{Entry({}, name, inside).where}: expected a list; came '
+        f'{str(values)[:60]!r}. Fetch the official file.')
   for i, value in enumerate(values):
-    yield Entry(value, f'{where}[{i}]')
+    yield Entry(value, f'{name}[{i}]', inside)
 
 
 def read_json(path: pathlib.Path) -> Any:

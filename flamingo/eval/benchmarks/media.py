@@ -39,7 +39,7 @@ class Clips:
         if p.suffix.lower() in _KINDS)
 
   def frames(
-      self, folder: str, start: float = 0, end: float = math.inf
+      self, folder: str, start: float = 0.0, end: float = math.inf
   ) -> tuple[str, ...]:
     """Paths of the frames of a clip, relative to the data root.
 

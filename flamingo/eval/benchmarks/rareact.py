@@ -51,7 +51,9 @@ def read_rareact(
       'id', 'video_id', 'start', 'end', 'class_id', 'verb', 'noun',
       'annotation')
   rows = list(files.read_csv(root / annotations, columns))
-  actions = {int(r['class_id']): sentence(r['verb'], r['noun']) for r in rows}
+  actions = {
+      int(row.number('class_id')): sentence(row['verb'], row['noun'])
+      for row in rows}
   if sorted(actions) != list(range(len(actions))):
     raise ValueError(
         f'{annotations}: expected classes numbered from 0 without a gap; came '
@@ -59,13 +61,13 @@ def read_rareact(
   candidates = tuple(actions[i] for i in range(len(actions)))
   clips = Clips(root)
   for row in rows:
-    number = int(row['class_id'])
+    number = int(row.number('class_id'))
     yield Item(
         id=row['id'],
         image=clips.frames(
-            frames.format(row['video_id']), float(row['start']),
-            float(row['end'])),
+            frames.format(row['video_id']), row.number('start'),
+            row.number('end')),
         answer=candidates[number],
-        references=(number, int(row['annotation'])),
+        references=(number, int(row.number('annotation'))),
         candidates=candidates,
         group=row['video_id'])

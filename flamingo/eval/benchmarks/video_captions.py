@@ -49,7 +49,7 @@ def read_youcook2(
     if entry['subset'] != subset:
       continue
     for step in entry.entries('annotations'):
-      start, end = step['segment']
+      start, end = map(float, step['segment'])
       yield Item(
           id=f'{video}_{step["id"]}',
           image=clips.frames(frames.format(video), start, end),

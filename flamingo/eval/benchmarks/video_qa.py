@@ -48,7 +48,7 @@ def read_ivqa(
   for row in files.read_csv(root / annotations, columns):
     answers = tuple(
         row[c].strip() for c in IVQA_ANSWERS if row[c].strip())
-    start, end = (int(float(row[name])) for name in ('start', 'end'))
+    start, end = (int(row.number(name)) for name in ('start', 'end'))
     clip = f'{row["video_id"]}_{start}_{end}'
     yield Item(
         id=f'{clip}: {row["question"].strip()}',
@@ -85,8 +85,8 @@ def read_star(
     yield Item(
         id=entry['question_id'],
         image=clips.frames(
-            frames.format(entry['video_id']), float(entry['start']),
-            float(entry['end'])),
+            frames.format(entry['video_id']), entry.number('start'),
+            entry.number('end')),
         fields={'question': entry['question'].strip()},
         answer=answer,
         references=(answer,) if answer else (),
@@ -118,7 +118,8 @@ def read_nextqa(
     second = more.get(row['video'], {}).get(row['qid'])
     answers = [row['answer'].strip(), (second or '').strip()]
     yield Item(
-        id=f'{row["video"]}_{row["qid"]}',
+        # In the training split, three numbers of questions come twice.
+        id=f'{row["video"]}_{row["qid"]}_{row["type"]}',
         image=clips.frames(frames.format(places[row['video']])),
         fields={'question': _asked(row['question'])},
         answer=answers[0],
@@ -146,7 +147,7 @@ def read_nextqa_choice(
           f'{row["answer"]!r}. The open-ended version is another file.')
     answer = candidates[int(row['answer'])]
     yield Item(
-        id=f'{row["video"]}_{row["qid"]}',
+        id=f'{row["video"]}_{row["qid"]}_{row["type"]}',
         image=clips.frames(frames.format(places[row['video']])),
         fields={'question': _asked(row['question'])},
         answer=answer,
