@@ -125,7 +125,8 @@ def test_a_missing_file_is_listed_among_those_found(tmp_path):
   (tmp_path / 'hateful_memes/train.jsonl').unlink()
   presence = benchmarks.present(tmp_path)['hateful_memes']
   assert presence.missing == ('hateful_memes/train.jsonl',)
-  assert presence.found == ('hateful_memes/test_seen.jsonl', 'hateful_memes')
+  assert presence.found == (
+      'hateful_memes/test_seen.jsonl', 'hateful_memes/img')
 
 
 # Your own task.

@@ -28,7 +28,7 @@ def read_hateful_memes(
           'the files of the final phase.')
     yield Item(
         id=str(entry['id']),
-        image=(images.format(entry['img']),),
+        image=(images.format(pathlib.PurePosixPath(entry['img']).name),),
         fields={'text': entry['text']},
         answer=ANSWERS[label],
         references=(int(label),),

@@ -145,7 +145,7 @@ ROWS = (
         splits={
             split: Split(read_hateful_memes, dict(
                 annotations=f'hateful_memes/{split}.jsonl',
-                images='hateful_memes/{}'))
+                images='hateful_memes/img/{}'))
             for split in (
                 'train', 'dev_seen', 'test_seen', 'dev_unseen', 'test_unseen')},
         query='test_seen', support='train', template='hateful_memes',
