@@ -1,0 +1,104 @@
+"""A document of pixels is continued as the model itself would."""
+
+import dataclasses
+
+from flamingo.data.encode import encode
+from flamingo.data.images import Preprocess
+from flamingo.data.tokenizer import Tokenizer
+from flamingo.eval.complete import Completer
+from flamingo.model.vision.vit import ViT
+from flamingo.types import Chunk
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+SIZE = 9
+PREPROCESS = Preprocess(SIZE, 'squash')
+
+
+@pytest.fixture(scope='module')
+def seeing(tiny, random_params):
+  """A Flamingo with a vision encoder, and its parameters."""
+  model = tiny.model.clone(
+      vision=ViT(
+          patch=3, width=14, layers=2, heads=2, hidden=17, image_size=SIZE,
+          class_token=False),
+      resampler=tiny.model.resampler.clone(visual_width=14))
+  pixels = jnp.zeros((1, 1, 1, SIZE, SIZE, 3), jnp.uint8)
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  return model, random_params(model, pixels, tokens, tokens)
+
+
+@pytest.fixture
+def complete(seeing):
+  return Completer(*seeing, Tokenizer.bytes(), PREPROCESS)
+
+
+def _picture(seed, height=11, width=17):
+  return np.random.default_rng(seed).integers(
+      0, 256, (height, width, 3), np.uint8)
+
+
+def _page(*pictures):
+  return [
+      Chunk(text=f'page {i}', image=picture, close=i < len(pictures) - 1)
+      for i, picture in enumerate(pictures)]
+
+
+def test_greedy_text_is_the_argmax_of_the_whole_model(seeing, complete):
+  model, params = seeing
+  tokenizer, page = Tokenizer.bytes(), _page(_picture(1), _picture(2, 23, 5))
+  prepared = [
+      dataclasses.replace(chunk, image=PREPROCESS(chunk.image)[None])
+      for chunk in page]
+  prompt = encode(prepared, tokenizer, max_images=2)
+  pixels = prompt.images[None]
+  tokens, index = prompt.tokens.tolist(), prompt.image_index.tolist()
+  said = []
+  for _ in range(5):
+    logits = np.array(model.apply(
+        {'params': params}, pixels, jnp.asarray([tokens]),
+        jnp.asarray([index])))[0, -1]
+    logits[list(tokenizer.unsaid_ids)] = -np.inf
+    token = int(logits.argmax())
+    if token == tokenizer.stop_id:
+      break
+    said.append(token)
+    tokens, index = tokens + [token], index + index[-1:]
+  expected = tokenizer.decode(said, skip_new=True, follows='text').strip()
+  assert complete(page, max_tokens=5, beams=1) == expected
+
+
+def test_another_picture_changes_the_text(complete):
+  texts = {
+      complete(_page(_picture(seed)), max_tokens=8, beams=1)
+      for seed in range(6)}
+  assert len(texts) > 1
+
+
+def test_a_document_without_pictures_is_continued_too(complete):
+  document = [Chunk(text='only words', close=False)]
+  assert isinstance(complete(document, max_tokens=3), str)
+
+
+def test_a_picture_is_encoded_once(complete, monkeypatch):
+  encoded = []
+  see = complete._see
+  monkeypatch.setattr(
+      complete, '_see', lambda pixels: encoded.append(1) or see(pixels))
+  for _ in range(3):
+    complete(_page(_picture(1), _picture(2), _picture(1)), max_tokens=2)
+  assert len(encoded) == 2
+
+
+@pytest.mark.parametrize('image', [
+    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
+    np.zeros((2, 4, 4, 3), np.uint8)])
+def test_what_is_no_picture_is_refused(complete, image):
+  with pytest.raises(ValueError, match='uint8'):
+    complete([Chunk(text='', image=image, close=False)])
+
+
+def test_a_model_of_features_is_refused(tiny):
+  with pytest.raises(ValueError, match='no vision encoder'):
+    Completer(tiny.model, tiny.params, Tokenizer.bytes(), PREPROCESS)
