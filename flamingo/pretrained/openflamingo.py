@@ -180,17 +180,11 @@ def save(
     ValueError: the model is of another architecture. It names what differs.
   """
   leaves = dict(params_lib.flatten(params))
-  layout = []
-  for rule in rules(model, family):
-    # Of the LM, what OpenFlamingo keeps: rows of tokens and of positions.
-    rows = rule.ours[-1].startswith('new_') or 'embed' in rule.theirs
-    if rule.ours[0].startswith('lm/') and not rows:
-      continue
-    # Version 1 did not save its output rows, which `load` makes zero.
-    if rule.ours[-1] == 'new_unembedding' and not np.any(
-        np.asarray(leaves['new_unembedding',])):
-      continue
-    layout.append(rule)
+  layout = released_rules(model, family)
+  # Version 1 did not save its output rows, which `load` makes zero.
+  if not model.lm.tied and not np.any(np.asarray(leaves['new_unembedding',])):
+    layout = [
+        rule for rule in layout if rule.ours[-1] != 'new_unembedding']
   shapes = {
       rule.theirs: Stored(
           rule.their_shape([leaves[p].shape for p in rule.paths]),
@@ -201,6 +195,15 @@ def save(
   covered = {p for rule in layout for p in rule.paths}
   formats.write_safetensors(path, layouts.write_params(
       params_lib.split(params, covered.__contains__)[0], layout))
+
+
+def released_rules(model: Flamingo, family: Family) -> list[Rule]:
+  """Rules for what a released file has: see `save`."""
+  # Of the language model it keeps rows of tokens, and of positions.
+  return [
+      rule for rule in rules(model, family)
+      if not rule.ours[0].startswith('lm/')
+      or rule.ours[-1].startswith('new_') or 'embed' in rule.theirs]
 
 
 def build(
