@@ -59,25 +59,25 @@ class Toy:
 
 @pytest.fixture
 def toy(random_params, tmp_path):
-  """(family, every=2, new_tokens=3) to a Toy."""
-  def make(name='mpt', every=2, new_tokens=3):
+  """(family, every=2, new_tokens=3, visual=14) to a Toy."""
+  def make(name='mpt', every=2, new_tokens=3, visual=14):
     config_json = LMS[name] | dict(vocab_size=PADDED)
     family = family_of(config_json)
     lm = LM(**dict(lm_config(config_json), vocab_size=VOCAB))
     model = Flamingo(
         lm=lm,
         resampler=PerceiverResampler(
-            visual_width=14, width=14, layers=2, latents=5, heads=2,
+            visual_width=visual, width=visual, layers=2, latents=5, heads=2,
             head_dim=64, ff_hidden=23, activation='gelu', frames=0),
         xattn=tuple(
             GatedCrossAttention(
-                width=12, visual_width=14, heads=1, head_dim=64, ff_hidden=29,
-                activation='gelu', norm_visual=False)
+                width=12, visual_width=visual, heads=1, head_dim=64,
+                ff_hidden=29, activation='gelu', norm_visual=False)
             for _ in gated_layers(5, every, every - 1)),
         every=every, offset=every - 1, new_tokens=new_tokens,
         vision=ViT(
-            patch=3, width=14, layers=1, heads=2, hidden=19, image_size=9,
-            features='patches'))
+            patch=3, width=visual, layers=1, heads=2 if visual == 14 else 1,
+            hidden=19, image_size=9, features='patches'))
     tokens = jnp.zeros((1, 2), jnp.int32)
     params = random_params(
         model, jnp.zeros((1, 1, 1, 9, 9, 3), jnp.uint8), tokens, tokens)
@@ -111,9 +111,11 @@ def write_lm(path, config_json, params):
 def write_clip(path, module, params):
   formats.write_safetensors(path, [
       *layouts.write_params(params, vit.vision_rules(module, ours='')),
-      *((f'vision_model.post_layernorm.{name}', np.ones(14, np.float32))
+      *((f'vision_model.post_layernorm.{name}', np.ones(module.width))
         for name in ('weight', 'bias'))])
-  (path / 'config.json').write_text(json.dumps(CLIP))
+  config = CLIP | dict(
+      hidden_size=module.width, num_attention_heads=module.heads)
+  (path / 'config.json').write_text(json.dumps(config))
 
 
 def read(toy, path, **kwargs):
@@ -284,6 +286,32 @@ def test_a_whole_model_needs_of_the_language_model_only_its_config(
   assert loaded.report.unused.keys() == tensors.keys() - whole.keys()
   assert 'a second name of the gated blocks' in loaded.report.unused.values()
   assert loaded.vision.image_size == 9 and loaded.vision.features == 9
+
+
+def test_a_whole_model_tells_the_sizes_of_its_clip(toy, tmp_path):
+  toy = toy(visual=64)  # a head of CLIP is 64 wide
+  settings = dict(style='open_clip', prefix='vision_encoder.')
+  path = write(tmp_path / 'whole.safetensors', dict(layouts.write_params(
+      toy.params, rules(toy.model, toy.family) + vit.vision_rules(
+          toy.model.vision, **settings))))
+  loaded = read(toy, path, vision=None)
+  assert loaded.model == toy.model
+  assert_same(toy.params, loaded.params)
+
+
+def test_the_clip_of_openai_needs_no_config(toy, released, tmp_path):
+  toy = toy(visual=64)
+  tensors = dict(layouts.write_params(
+      toy.params['vision'], vit.vision_rules(
+          toy.model.vision, 'open_clip', ours=''))) | {
+              'visual.ln_post.weight': np.ones(64, np.float32),
+              'visual.proj': np.ones((64, 3), np.float32),
+              'transformer.resblocks.0.ln_1.weight': np.ones(5, np.float32),
+              'logit_scale': np.ones((), np.float32)}
+  clip = write(tmp_path / 'elsewhere.safetensors', tensors)
+  loaded = read(toy, released(toy), vision=clip)
+  assert loaded.model == toy.model  # with QuickGELU
+  assert_same(toy.params, loaded.params)
 
 
 def test_masks_without_values_do_not_make_a_whole_model(
