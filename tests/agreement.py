@@ -17,6 +17,7 @@ def close(ours, theirs, *, atol: float) -> None:
   theirs = np.asarray(theirs, np.float64)
   assert ours.size, 'nothing was compared'
   np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0)
-  test = os.environ['PYTEST_CURRENT_TEST'].rpartition(' ')[0].rpartition('/')[2]
+  file, _, name = os.environ['PYTEST_CURRENT_TEST'].partition('::')
+  test = f'{os.path.basename(file)}::{name.rpartition(" ")[0]}'
   most = float(np.abs(ours - theirs).max())
   MEASURED[test] = max(MEASURED.get(test, 0.0), most)

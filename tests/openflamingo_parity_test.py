@@ -3,6 +3,7 @@
 import sys
 import types
 
+import agreement
 from flamingo.data.tags import Tags
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.model.resampler import PerceiverResampler
@@ -32,7 +33,6 @@ helpers = pytest.importorskip('open_flamingo.src.helpers')
 utils = pytest.importorskip('open_flamingo.src.utils')
 train_utils = pytest.importorskip('open_flamingo.train.train_utils')
 
-SMALL = 1e-4  # of any logit, in float32
 
 
 def shake(module, seed=0):
@@ -72,7 +72,7 @@ def test_the_resampler_is_the_originals(run, random_params):
       {'resampler': random_params(ours, jnp.asarray(visual[0]))}, what='test')
   expected = theirs(torch.from_numpy(visual)).detach().numpy()
   for images, latents in zip(visual, expected):
-    np.testing.assert_allclose(
+    agreement.close(
         run(ours, params['resampler'], images), latents, atol=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_a_gated_block_is_the_originals(run, random_params, sees):
   expected = theirs(
       *map(torch.from_numpy, (y, latents, tags))).detach().numpy()
   came = run(ours, params['block'], y, latents, np.cumsum(tags, 1))
-  np.testing.assert_allclose(came, expected, atol=1e-5)
+  agreement.close(came, expected, atol=1e-5)
 
 
 # The whole model, from the files that OpenFlamingo works with.
@@ -193,8 +193,7 @@ def test_logits_are_the_originals(tmp_path, quick_jit, family, every):
   inputs = ragged.batch(
       SIDE, words=256, pad=VOCAB + 2, image=VOCAB + 1, eoc=VOCAB)
   came = ragged.logits(loaded, inputs, quick_jit)
-  assert ragged.difference(
-      came, original_logits(model, inputs), inputs) < SMALL
+  ragged.close(came, original_logits(model, inputs), inputs)
 
 
 @pytest.mark.parametrize('wrap', [False, True])
