@@ -5,6 +5,8 @@ files say how many numbers they hold, and OpenFlamingo's of what is trained to
 a tenth of a million; IDEFICS-80B's index says it to the byte.
 """
 
+import functools
+import json
 import math
 
 from flamingo import params as params_lib
@@ -48,6 +50,12 @@ RELEASED = {
 
 
 def _openflamingo(config_json, tokens, every):
+  return _build(json.dumps(config_json), tokens, every)
+
+
+@functools.cache
+def _build(config_json, tokens, every):
+  config_json = json.loads(config_json)
   lm = LM(**dict(lm_config(config_json), vocab_size=tokens))
   settings = dict(heads=8, head_dim=64, activation='gelu')
   model = Flamingo(
@@ -149,11 +157,24 @@ def _bytes(config, shapes):
   return 2 * params_lib.count(shapes) + frequencies + positions
 
 
-@pytest.mark.parametrize('config, blocks, xattn, lm, trained', [
-    (IDEFICS_9B, 8, 1.4, 7, 1.5), (IDEFICS_80B, 20, 13.9, 65, 14)])
-def test_what_idefics_trains_and_what_not(config, blocks, xattn, lm, trained):
-  model = idefics.build(config, jnp.float32)
-  shapes = _shapes(model, embed=True)
+@pytest.fixture(scope='module')
+def idefics_9b():
+  model = idefics.build(IDEFICS_9B, jnp.bfloat16)
+  return model, _shapes(model, embed=True)
+
+
+@pytest.fixture(scope='module')
+def idefics_80b():
+  model = idefics.build(IDEFICS_80B, jnp.bfloat16)
+  return model, _shapes(model, embed=True)
+
+
+@pytest.mark.parametrize('built, blocks, xattn, lm, trained', [
+    ('idefics_9b', 8, 1.4, 7, 1.5), ('idefics_80b', 20, 13.9, 65, 14)])
+def test_what_idefics_trains_and_what_not(
+    built, blocks, xattn, lm, trained, request
+):
+  model, shapes = request.getfixturevalue(built)
   assert len(model.xattn) == blocks
   billions = lambda *names: _count(shapes, *names) / 1e9
   assert round(billions('xattn'), 1) == xattn
@@ -165,11 +186,10 @@ def test_what_idefics_trains_and_what_not(config, blocks, xattn, lm, trained):
   assert params_lib.count(train) / 1e9 == pytest.approx(trained, abs=0.07)
 
 
-def test_idefics_80b_has_every_byte_of_its_files():
-  shapes = _shapes(idefics.build(IDEFICS_80B, jnp.bfloat16), embed=True)
-  assert _bytes(IDEFICS_80B, shapes) == 159_935_714_904
+def test_idefics_80b_has_every_byte_of_its_files(idefics_80b):
+  assert _bytes(IDEFICS_80B, idefics_80b[1]) == 159_935_714_904
 
 
-def test_idefics_9b_is_as_large_as_its_files():
-  shapes = _shapes(idefics.build(IDEFICS_9B, jnp.bfloat16), embed=True)
-  assert _bytes(IDEFICS_9B, shapes) / 1e9 == pytest.approx(17.86, abs=0.005)
+def test_idefics_9b_is_as_large_as_its_files(idefics_9b):
+  size = _bytes(IDEFICS_9B, idefics_9b[1])
+  assert size / 1e9 == pytest.approx(17.86, abs=0.005)

@@ -36,6 +36,7 @@ from flamingo.pretrained.openflamingo_rules import (
 from flamingo.pretrained.placement import check_blocks
 from flamingo.pretrained.rows import cut_rows
 from flamingo.pretrained.tokenizer import check_fits, load_tokenizer
+from flamingo.pretrained.vision import VisionInfo
 from flamingo.types import Params
 
 VISION = 'vision_encoder.'
@@ -95,12 +96,33 @@ def find(
     absent['new_unembedding'] = (
         'the checkpoint has no output rows of the new tokens: they were not '
         'trained')
+  tower, info, rest = _vision_encoder(tensors, path, vision, dtype)
+  if rest.tensors is tensors:
+    ours, unused = [*ours, *rest.rules], unused | rest.ignored
+  else:
+    parts.append(rest)
+  checkpoint = Part(
+      what=f'OpenFlamingo checkpoint {path.name}', tensors=tensors, rules=ours,
+      ignored=IGNORED | unused)
+  model = model.clone(vision=tower)
+  return Published(
+      model=model, parts=(checkpoint, *parts), tokenizer=tokenizer, vision=info,
+      shapes=parameter_shapes(model, info), absent=absent)
+
+
+def _vision_encoder(
+    tensors: Mapping[str, Stored],
+    path: pathlib.Path,
+    vision: str | os.PathLike | None,
+    dtype: Dtype,
+) -> tuple[ViT, VisionInfo, Part]:
+  """The CLIP, in the checkpoint if it is there, else in `vision`."""
   inside = any(name.startswith(VISION) for name in tensors)
   if vision is not None:
     tower, part, info = open_tower(
         vision, features='patches', dtype=dtype, activation='quick_gelu')
     if not inside:
-      parts.append(part)
+      return tower, info, part
   elif inside:
     sizes = vit_config.vit_config_from_shapes(
         tensors, activation='quick_gelu', prefix=VISION)
@@ -111,17 +133,11 @@ def find(
     raise ValueError(
         f'{path} holds no vision encoder. Pass vision=PATH of the CLIP it was '
         'trained with: ViT-L/14 of OpenAI for all that were released.')
-  if inside:
-    settings = dict(style='open_clip', prefix=VISION)
-    ours += vit.vision_rules(tower, **settings)
-    unused |= vit.vision_ignored(tower, **settings)
-  checkpoint = Part(
-      what=f'OpenFlamingo checkpoint {path.name}', tensors=tensors, rules=ours,
-      ignored=IGNORED | unused)
-  model = model.clone(vision=tower)
-  return Published(
-      model=model, parts=(checkpoint, *parts), tokenizer=tokenizer, vision=info,
-      shapes=parameter_shapes(model, info), absent=absent)
+  settings = dict(style='open_clip', prefix=VISION)
+  return tower, info, Part(
+      what=str(path), tensors=tensors,
+      rules=vit.vision_rules(tower, **settings),
+      ignored=vit.vision_ignored(tower, **settings))
 
 
 def _embedding(
@@ -223,7 +239,13 @@ def build(
     every: see `Flamingo`; by default as the checkpoint has it.
     names: how its names differ from OpenFlamingo's, see `rename`.
   """
-  shape = lambda name: tensors[rename(name, names or {})].shape
+  def shape(name):
+    name = rename(name, names or {})
+    if name not in tensors:
+      raise ValueError(
+          f'The checkpoint lacks {name}. Check that it is a whole one.')
+    return tensors[name].shape
+
   blocks, places = block_names(tensors)
   every = every or places[0] + 1
   latents, visual_width = shape('perceiver.latents')
