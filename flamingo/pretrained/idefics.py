@@ -21,19 +21,16 @@ from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision.vit import ViT
 from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import formats
-from flamingo.pretrained import vit
 from flamingo.pretrained import vit_config
-from flamingo.pretrained.families import FAMILIES, Fields
+from flamingo.pretrained.families import Fields
 from flamingo.pretrained.flamingo import (
-    arguments, parameter_shapes, Part, Published, tower_info)
+    parameter_shapes, Part, Published, tower_info)
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule, write_params
+from flamingo.pretrained.idefics_rules import IGNORED, rules
+from flamingo.pretrained.layouts import write_params
 from flamingo.pretrained.native import check_expressed
-from flamingo.pretrained.openflamingo_rules import norm_rules
 from flamingo.pretrained.tokenizer import check_fits, load_tokenizer
 from flamingo.types import Params
-
-VISION = 'model.vision_model.'
 
 # By `additional_vocab_size`.
 TAGS = {
@@ -44,11 +41,6 @@ TAGS = {
 
 # Ours that transformers names otherwise.
 _ACTIVATIONS = {'gelu_tanh': 'gelu_pytorch_tanh', 'squared_relu': 'relu2'}
-
-IGNORED = {
-    r'.*\.rotary_emb\.inv_freq': 'frequencies follow from the width of a head',
-    r'.*\.position_ids': 'they count from 0',
-}
 
 
 def find(
@@ -212,76 +204,3 @@ def build(config: Mapping[str, Any], dtype: Dtype) -> Flamingo:
 
 
 _GATES = {'float': 'tanh', 'vector': 'vector'}
-
-
-def rules(model: Flamingo) -> list[Rule]:
-  """How the tensors of a file become the parameters of such a model."""
-  lm = model.lm
-  result = FAMILIES['llama'].rules(arguments(lm), ours='lm/')
-  result += vit.vision_rules(model.vision, prefix=VISION, embed=True)
-  if model.new_tokens:
-    result.append(Rule.of(
-        'model.embed_tokens.additional_embedding.weight', 'new_embedding',
-        'r m -> r m'))
-    if not lm.tied:
-      result.append(Rule.of(
-          'lm_head.additional_fc.weight', 'new_unembedding', 'r m -> r m'))
-  if model.resampler is not None:
-    result += _resampler_rules(model.resampler)
-  for i, block in enumerate(model.xattn):
-    result += _block_rules(block, i)
-  return result
-
-
-def _resampler_rules(resampler: PerceiverResampler) -> list[Rule]:
-  theirs = 'model.perceiver_resampler'
-  result = [
-      Rule.of(f'{theirs}.latents', 'resampler/latent', 'r m -> r m'),
-      *norm_rules(f'{theirs}.layer_norm', 'resampler/norm')]
-  norms = dict(context='norm_visual', latents='norm_latents')
-  if resampler.norm_heads:
-    norms |= dict(q='norm_query', k='norm_key')
-  for i in range(resampler.layers):
-    attn, dense = f'{theirs}.blocks.{i}.0', f'{theirs}.blocks.{i}.1'
-    ours = f'resampler/layer_{i}'
-    for name, norm in norms.items():
-      result += norm_rules(f'{attn}.{name}_layer_norm', f'{ours}/{norm}')
-    result += [
-        *_attention_rules(attn, ours, out='output_proj'),
-        *norm_rules(f'{dense}.ln', f'{ours}/norm_ff'),
-        Rule.of(f'{dense}.fc.weight', f'{ours}/ff/up/kernel', 'f m -> m f'),
-        Rule.of(
-            f'{dense}.c_proj.weight', f'{ours}/ff/down/kernel', 'm f -> f m')]
-  return result
-
-
-def _block_rules(block: GatedCrossAttention, i: int) -> list[Rule]:
-  theirs, ours = f'model.gated_cross_attn_layers.{i}', f'xattn_{i}'
-  gate = '1 -> ' if block.gate == 'tanh' else '1 1 m -> m'
-  norms = {
-      'input_layernorm': 'norm_text', 'post_attention_layernorm': 'norm_ff'}
-  if block.norm_heads:
-    norms |= {
-        'cross_attn.q_layer_norm': 'norm_query',
-        'cross_attn.k_layer_norm': 'norm_key'}
-  return [
-      Rule.of(f'{theirs}.alpha_cross_attn', f'{ours}/attn_gate', gate),
-      Rule.of(f'{theirs}.alpha_dense', f'{ours}/ff_gate', gate),
-      *_attention_rules(f'{theirs}.cross_attn', ours, out='o_proj'),
-      *(Rule.of(f'{theirs}.{name}.weight', f'{ours}/{norm}/scale', 'm -> m')
-        for name, norm in norms.items()),
-      *(Rule.of(
-          f'{theirs}.mlp.{name}_proj.weight', f'{ours}/ff/{name}/kernel',
-          'i o -> o i') for name in ('gate', 'up', 'down')),
-  ]
-
-
-def _attention_rules(theirs: str, ours: str, out: str) -> list[Rule]:
-  names = dict(q_proj='query', k_proj='key', v_proj='value')
-  return [
-      *(Rule.of(
-          f'{theirs}.{name}.weight', f'{ours}/{part}/kernel',
-          '(h d) m -> m h d') for name, part in names.items()),
-      Rule.of(f'{theirs}.{out}.weight', f'{ours}/out/kernel',
-              'm (h d) -> h d m'),
-  ]

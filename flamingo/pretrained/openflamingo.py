@@ -15,24 +15,22 @@ import numpy as np
 from flamingo import params as params_lib
 from flamingo.data.tags import OPENFLAMINGO, OPENFLAMINGO_UNPADDED
 from flamingo.model.attention import Dtype
-from flamingo.model.flamingo import Flamingo, gated_layers
+from flamingo.model.flamingo import Flamingo
 from flamingo.model.lm import LM
-from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision.vit import ViT
-from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
 from flamingo.pretrained import vit
 from flamingo.pretrained import vit_config
 from flamingo.pretrained.families import Family
 from flamingo.pretrained.flamingo import (
-    open_tower, parameter_shapes, Part, Published, rename, tower_info)
+    open_tower, parameter_shapes, Part, Published, tower_info)
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.layouts import Rule
 from flamingo.pretrained.lm import family_of, lm_config, read_config_json
 from flamingo.pretrained.native import check_expressed
-from flamingo.pretrained.openflamingo_rules import (
-    block_names, IGNORED, PREFIX, rules)
+from flamingo.pretrained.openflamingo_model import block_names, build
+from flamingo.pretrained.openflamingo_rules import IGNORED, PREFIX, rules
 from flamingo.pretrained.placement import check_blocks
 from flamingo.pretrained.rows import cut_rows
 from flamingo.pretrained.tokenizer import check_fits, load_tokenizer
@@ -40,7 +38,6 @@ from flamingo.pretrained.vision import VisionInfo
 from flamingo.types import Params
 
 VISION = 'vision_encoder.'
-HEAD_DIM = 64  # of every head of the new layers, whatever the model's width
 
 
 def find(
@@ -220,54 +217,3 @@ def released_rules(model: Flamingo, family: Family) -> list[Rule]:
       rule for rule in rules(model, family)
       if not rule.ours[0].startswith('lm/')
       or rule.ours[-1].startswith('new_') or 'embed' in rule.theirs]
-
-
-def build(
-    tensors: Mapping[str, Stored],
-    lm: LM,
-    new_tokens: int,
-    *,
-    every: int | None = None,
-    names: Mapping[str, str] | None = None,
-) -> Flamingo:
-  """The model that a checkpoint was trained as, without its vision encoder.
-
-  Args:
-    tensors: of the checkpoint. Their sizes tell those of the model.
-    lm: the language model.
-    new_tokens: rows of the embedding behind the language model's own.
-    every: see `Flamingo`; by default as the checkpoint has it.
-    names: how its names differ from OpenFlamingo's, see `rename`.
-  """
-  def shape(name):
-    name = rename(name, names or {})
-    if name not in tensors:
-      raise ValueError(
-          f'The checkpoint lacks {name}. Check that it is a whole one.')
-    return tensors[name].shape
-
-  blocks, places = block_names(tensors)
-  every = every or places[0] + 1
-  latents, visual_width = shape('perceiver.latents')
-  layers = {
-      match[1] for match in map(
-          re.compile(r'perceiver\.layers\.(\d+)\.').match, tensors) if match}
-  frames = 'perceiver.frame_embs'
-  resampler = PerceiverResampler(
-      visual_width=visual_width, width=visual_width, layers=len(layers),
-      latents=latents,
-      heads=shape('perceiver.layers.0.0.to_q.weight')[0] // HEAD_DIM,
-      head_dim=HEAD_DIM, ff_hidden=shape('perceiver.layers.0.1.1.weight')[0],
-      activation='gelu', frames=shape(frames)[0] if frames in tensors else 0,
-      dtype=lm.dtype)
-  block = blocks.format(places[0])
-  xattn = GatedCrossAttention(
-      width=lm.width, visual_width=visual_width,
-      heads=shape(f'{block}.attn.to_q.weight')[0] // HEAD_DIM,
-      head_dim=HEAD_DIM, ff_hidden=shape(f'{block}.ff.1.weight')[0],
-      activation='gelu', norm_visual=False, dtype=lm.dtype)
-  return Flamingo(
-      lm=lm, resampler=resampler, every=every, offset=every - 1,
-      xattn=tuple(
-          xattn.clone() for _ in gated_layers(lm.layers, every, every - 1)),
-      new_tokens=new_tokens)

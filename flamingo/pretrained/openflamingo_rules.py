@@ -5,11 +5,9 @@
   B.decoder_layer....                     what the language model calls it
 """
 
-from collections.abc import Iterable, Iterator
-import re
+from collections.abc import Iterator
 
 from flamingo.model.flamingo import Flamingo, gated_layers
-from flamingo.pretrained import layouts
 from flamingo.pretrained.families import Family
 from flamingo.pretrained.flamingo import arguments
 from flamingo.pretrained.layouts import Rule
@@ -25,35 +23,6 @@ IGNORED = {
 }
 
 
-def block_names(tensors: Iterable[str]) -> tuple[str, tuple[int, ...]]:
-  """Where a checkpoint has gated blocks, and before which layers they stand.
-
-  Version 2 has them in the wrappers of the decoder layers, version 1 in a list
-  of their own.
-
-  Returns:
-    the name of a block, with '{}' for the number of its layer; and the numbers.
-
-  Raises:
-    ValueError: there are none.
-  """
-  found = {}
-  for name in tensors:
-    for pattern in (
-        rf'({PREFIX}.*\.)(\d+)(\.gated_cross_attn_layer)\.attn_gate',
-        rf'({PREFIX}gated_cross_attn_layers\.)(\d+)()\.attn_gate'):
-      if match := re.fullmatch(pattern, name):
-        start, number, end = match.groups()
-        found.setdefault(f'{start}{{}}{end}', set()).add(int(number))
-  if not found:
-    raise ValueError(
-        'Expected gated blocks, tensors named lang_encoder. ... .attn_gate; '
-        f'came {layouts.some(tensors)}. Give a checkpoint of OpenFlamingo.')
-  # The list of version 1 is also in version 2, as a second name.
-  name = max(found, key=lambda name: name.endswith('layer'))
-  return name, tuple(sorted(found[name]))
-
-
 def rules(
     model: Flamingo, family: Family, blocks: str | None = None
 ) -> list[Rule]:
@@ -62,7 +31,8 @@ def rules(
   Args:
     model: what is read.
     family: of its language model.
-    blocks: name of a block, see `block_names`; None for that of version 2.
+    blocks: name of a block, see `openflamingo_model.block_names`; None for that
+      of version 2.
   """
   layer = PREFIX + family.trunks[0] + family.layer
   blocks = blocks or f'{layer}.gated_cross_attn_layer'

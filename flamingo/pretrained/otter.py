@@ -22,9 +22,8 @@ from flamingo.pretrained.flamingo import (
     parameter_shapes, Part, Published, renamed, tower_info)
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.lm import family_of, lm_config
-from flamingo.pretrained.openflamingo import build
-from flamingo.pretrained.openflamingo_rules import (
-    block_names, IGNORED, PREFIX, rules)
+from flamingo.pretrained.openflamingo_model import block_names, build
+from flamingo.pretrained.openflamingo_rules import IGNORED, PREFIX, rules
 from flamingo.pretrained.placement import check_blocks
 from flamingo.pretrained.rows import new_rows
 from flamingo.pretrained.tokenizer import load_tokenizer
