@@ -81,11 +81,12 @@ def load(
       names the first tensor that does not fit, and what to do.
   """
   published = find(
-      pathlib.Path(path), lm=lm, vision=vision, dtype=dtype or jnp.float32)
+      pathlib.Path(path), lm=lm, vision=vision,
+      dtype=jnp.float32 if dtype is None else dtype)
 
   def place(path, leaf):
     del path
-    leaf = np.asarray(leaf, dtype or leaf.dtype, order='C')
+    leaf = np.asarray(leaf, dtype, order='C')
     where = None
     if mesh is not None:
       where = sharding.over_largest_axis(leaf.shape, mesh)
