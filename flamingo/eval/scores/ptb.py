@@ -22,7 +22,8 @@ PUNCTUATION = frozenset([
 
 
 @functools.cache
-def _scanner() -> scanner.Scanner:
+def ptb_scanner() -> scanner.Scanner:
+  """The scanner of `ptb_rules.RULES`, which fills its tables as it is used."""
   return scanner.Scanner(
       [scanner.Rule(rule.text, rule.before) for rule in ptb_rules.RULES],
       {**ptb_words.PATTERNS, **ptb_words.character_sets()})
@@ -44,7 +45,7 @@ def _tokens(text: str) -> Iterator[str]:
   if max(text, default='') > '\uFFFF':
     yield from map(_whole, _tokens(_halves(text)))
     return
-  match, at = _scanner().match, 0
+  match, at = ptb_scanner().match, 0
   while at < len(text):
     found = match(text, at)
     if found is None:  # the tokenizer drops what it doesn't know

@@ -16,6 +16,9 @@ class Automaton:
 
   Args:
     trees: of the patterns, the preferred ones first.
+
+  Attributes:
+    start: the state before any character; states are numbers.
   """
 
   def __init__(self, trees: Sequence[patterns.Tree]):
@@ -35,7 +38,7 @@ class Automaton:
     self._members: list[frozenset] = []
     self._table: list[dict[int, int]] = []
     self._rules: list[int | None] = []
-    self._start = self._number(self._closure([start]))
+    self.start = self._number(self._closure([start]))
 
   def _state(self) -> int:
     self._free.append([])
@@ -103,15 +106,23 @@ class Automaton:
       self._rules.append(min(rules, default=None))
     return self._known[members]
 
-  def _kind(self, character: str) -> int:
-    kind = 0
-    for (characters, negated), number in self._sets.items():
-      kind |= ((character in characters) != negated) << number
-    self._kinds[character] = kind
-    return kind
+  def kind(self, character: str) -> int:
+    """What a character is to the patterns: those of one kind are alike."""
+    if character not in self._kinds:
+      kind = 0
+      for (characters, negated), number in self._sets.items():
+        kind |= ((character in characters) != negated) << number
+      self._kinds[character] = kind
+    return self._kinds[character]
 
-  def _step(self, state: int, kind: int) -> int:
-    """Next state, -1 if there is no way on; remembered in the table."""
+  def rule(self, state: int) -> int | None:
+    """The first rule that matches what leads to a state, if any does."""
+    return self._rules[state]
+
+  def step(self, state: int, kind: int) -> int:
+    """The state after a character of a kind, -1 if nothing can match."""
+    if kind in self._table[state]:
+      return self._table[state][kind]
     reached = [
         self._moves[s][1] for s in self._members[state]
         if self._moves[s] is not None and kind >> self._moves[s][0] & 1]
@@ -125,14 +136,14 @@ class Automaton:
 
     Shortest first; of the rules that end at one place the first one only.
     """
-    state = self._start
+    state = self.start
     for at in range(start, stop):
       kind = self._kinds.get(text[at])
       if kind is None:
-        kind = self._kind(text[at])
+        kind = self.kind(text[at])
       after = self._table[state].get(kind)
       if after is None:
-        after = self._step(state, kind)
+        after = self.step(state, kind)
       if after < 0:
         return
       state = after
@@ -159,6 +170,9 @@ class Scanner:
   Args:
     rules: the preferred ones first.
     names: what `{NAME}` in their patterns stands for.
+
+  Attributes:
+    automaton: of the rules, each with what must follow.
   """
 
   def __init__(
@@ -166,7 +180,7 @@ class Scanner:
     self._heads = [patterns.parse(rule.text, names) for rule in rules]
     self._tails = [patterns.parse(rule.before, names) if rule.before else None
                    for rule in rules]
-    self._automaton = Automaton([
+    self.automaton = Automaton([
         head if tail is None else ('then', [head, tail])
         for head, tail in zip(self._heads, self._tails)])
     self._parts: dict[int, tuple[Automaton, Automaton]] = {}
@@ -174,7 +188,7 @@ class Scanner:
   def match(self, text: str, start: int) -> tuple[int, int] | None:
     """(end of the token, rule) at a place, None where no rule matches."""
     best = None
-    for match in self._automaton.matches(text, start, len(text)):
+    for match in self.automaton.matches(text, start, len(text)):
       best = match
     if best is None or self._tails[best[1]] is None:
       return best

@@ -60,7 +60,9 @@ def next_qa_wups(
 
   The official script takes base forms from pywsd, which tags parts of speech
   with NLTK's model; `words` may be that (`pywsd.utils.lemmatize_sentence`). The
-  default needs WordNet only, and takes the base form that is used most.
+  default needs WordNet only, and takes the base form that is used most: one
+  word in twenty differs, and the score of the authors' published predictions
+  by 0.003.
 
   Args:
     predictions: one for each example.
