@@ -132,7 +132,7 @@ def test_runs_that_differ_by_chance_are_rarely_called_different():
 def test_a_run_against_itself_differs_by_nothing():
   values = np.random.default_rng(10).random((2, 40))
   found = bootstrap.compare(values, values)
-  assert found == bootstrap.Comparison(bootstrap.Interval(0, 0, 0), 1)
+  assert found == bootstrap.Comparison(bootstrap.Interval(0.0, 0.0, 0.0), 1.0)
 
 
 def test_the_comparison_turned_round_is_the_same_with_the_sign_changed():
@@ -148,7 +148,7 @@ def test_the_comparison_turned_round_is_the_same_with_the_sign_changed():
 @pytest.mark.parametrize('call, message', [
     (lambda: bootstrap.mean_interval([]), r'shape \(1, 0\)'),
     (lambda: bootstrap.mean_interval([1.0, float('nan')]), '1 NaN'),
-    (lambda: bootstrap.mean_interval([1.0, 0.0], level=95), 'got 95'),
+    (lambda: bootstrap.mean_interval([1.0, 0.0], level=95.0), 'got 95'),
     (lambda: bootstrap.compare([1.0], [1.0, 0.0]), r'\(1, 1\) and \(1, 2\)'),
     (lambda: bootstrap.interval(lambda s, e: float('nan'), examples=3), 'NaN'),
 ])

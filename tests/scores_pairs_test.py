@@ -17,7 +17,7 @@ from flamingo.eval.scores import pairs
     ([[1, 2], [3, 0]], (0, 0, 0)),
 ])
 def test_winoground_asks_for_strict_inequalities(scores, solved):
-  found = pairs.winoground([scores])
+  found = pairs.winoground(np.asarray([scores]))
   assert (found.text.value, found.image.value, found.group.value) == solved
 
 
@@ -38,10 +38,10 @@ def test_winoground_is_the_same_with_the_two_pairs_exchanged():
 
 
 def test_winoground_refuses_what_it_cannot_score():
-  with pytest.raises(ValueError, match=r'\(4, 2\)'):
-    pairs.winoground(np.zeros((4, 2)))
+  with pytest.raises(ValueError, match=r'\(0, 2, 2\)'):
+    pairs.winoground(np.zeros((0, 2, 2)))
   with pytest.raises(ValueError, match='1 NaN'):
-    pairs.winoground([[[0, 1], [2, math.nan]]])
+    pairs.winoground(np.array([[[0, 1], [2, math.nan]]]))
 
 
 @pytest.mark.parametrize('answer, yes', [

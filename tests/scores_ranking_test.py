@@ -35,7 +35,8 @@ def test_top_1_is_the_house_s_rule_for_ties():
   rng = np.random.default_rng(1)
   for answer in range(6):
     scores = _with_ties(rng, 6)
-    assert ranking.top_k([scores], [answer]).value == is_best(scores, answer)
+    assert ranking.top_k([scores], [answer]).value == is_best(
+        scores.tolist(), answer)
 
 
 def test_a_model_that_scores_all_alike_gets_chance():

@@ -79,7 +79,7 @@ def test_below_the_threshold_a_likeness_counts_a_tenth(wordnet):
 def test_malinowski_takes_the_nearest_senses_and_every_object(wordnet):
   found = wups.malinowski_wups(
       ['cup, dog', 'cup', 'quark', 'cup'],
-      ['dog,cup', 'dog', 'dog', 'quark, cup'], wordnet=wordnet, threshold=0)
+      ['dog,cup', 'dog', 'dog', 'quark, cup'], wordnet=wordnet, threshold=0.0)
   # A sausage is a thing as a cup is.
   assert found.examples.tolist() == pytest.approx([1, 4 / 6, 0, 0])
 

@@ -14,6 +14,8 @@ import statistics
 from jaxtyping import Float, Int
 import numpy as np
 
+from flamingo.eval.scores import score
+
 # Of seeds and of examples, each with repetitions, to the score of those.
 Statistic = Callable[[Int[np.ndarray, ' s'], Int[np.ndarray, ' n']], float]
 
@@ -34,7 +36,7 @@ class Interval:
 
 
 def mean_interval(
-    values: Float[np.ndarray, 's n'] | Float[np.ndarray, ' n'],
+    values: score.Numbers | score.Rows,
     *,
     level: float = 0.95,
     resamples: int = 10_000,
@@ -118,8 +120,8 @@ class Comparison:
 
 
 def compare(
-    first: Float[np.ndarray, 's n'] | Float[np.ndarray, ' n'],
-    second: Float[np.ndarray, 's n'] | Float[np.ndarray, ' n'],
+    first: score.Numbers | score.Rows,
+    second: score.Numbers | score.Rows,
     *,
     level: float = 0.95,
     resamples: int = 10_000,
@@ -168,7 +170,7 @@ def compare(
             else (1 + as_great) / (1 + len(found))))
 
 
-def _checked(values) -> Float[np.ndarray, 's n']:
+def _checked(values: score.Numbers | score.Rows) -> Float[np.ndarray, 's n']:
   values = np.atleast_2d(np.asarray(values, np.float64))
   if values.ndim != 2 or not values.size or np.isnan(values).any():
     raise ValueError(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 import numpy as np
 
 from flamingo.eval.scores import score
@@ -24,7 +24,8 @@ class Winoground:
   group: score.Score
 
 
-def winoground(predictions: Float[np.ndarray, 'n 2 2']) -> Winoground:
+def winoground(
+    predictions: Shaped[np.ndarray, 'n caption=2 image=2']) -> Winoground:
   """Winoground's scores (Thrush et al. 2022, https://arxiv.org/abs/2204.03162).
 
   By strict inequalities as in the paper, so a tie is not solved, whatever the
@@ -79,7 +80,7 @@ def says_yes(answer: str) -> bool:
 
 
 def pope(
-    predictions: Sequence[str | float], references: Sequence[bool]
+    predictions: Sequence[str] | score.Numbers, references: score.Numbers
 ) -> Pope:
   """POPE's scores (Li et al. 2023, https://arxiv.org/abs/2305.10355).
 

@@ -5,15 +5,13 @@ if ties were broken at random. A model that scores everything alike so gets
 chance, whatever the order of its candidates.
 """
 
-from collections.abc import Sequence
-
 from jaxtyping import Bool, Float
 import numpy as np
 
 from flamingo.eval.scores import score
 
 
-def _scores(scores: Sequence[float], example: int) -> np.ndarray:
+def _scores(scores: score.Numbers, example: int) -> np.ndarray:
   """One example's scores; refuses what has no rank."""
   scores = np.asarray(scores, np.float64)
   if scores.ndim != 1 or not scores.size or np.isnan(scores).any():
@@ -24,9 +22,7 @@ def _scores(scores: Sequence[float], example: int) -> np.ndarray:
 
 
 def top_k(
-    predictions: Sequence[Sequence[float]],
-    references: Sequence[int],
-    k: int = 1,
+    predictions: score.Rows, references: score.Numbers, k: int = 1
 ) -> score.Score:
   """Share of examples whose answer is among the k best candidates.
 
@@ -58,7 +54,7 @@ def top_k(
 
 
 def mean_of_top_1_and_top_5(
-    predictions: Sequence[Sequence[float]], references: Sequence[int]
+    predictions: score.Rows, references: score.Numbers
 ) -> score.Score:
   """Mean of top-1 and top-5 accuracy, as Kinetics-700 is scored.
 
@@ -70,10 +66,7 @@ def mean_of_top_1_and_top_5(
   return score.mean_score((first + fifth) / 2)
 
 
-def ndcg(
-    predictions: Sequence[Sequence[float]],
-    references: Sequence[Sequence[float]],
-) -> score.Score:
+def ndcg(predictions: score.Rows, references: score.Rows) -> score.Score:
   """Normalized discounted cumulative gain of VisDial's dense annotations.
 
   The gain at a rank is the relevance over log2(rank + 1), and as many ranks
@@ -114,7 +107,7 @@ def ndcg(
 
 
 def roc_auc(
-    predictions: Sequence[float], references: Sequence[bool]
+    predictions: score.Numbers, references: score.Numbers
 ) -> score.Score:
   """Area under the ROC curve, as HatefulMemes is scored.
 

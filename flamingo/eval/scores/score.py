@@ -3,8 +3,14 @@
 from collections.abc import Sequence, Sized
 import dataclasses
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 import numpy as np
+
+# What predictions and labels may be: numbers or truth values, in a sequence or
+# an array; and one row of those for each example, of equal length or not.
+Number = int | float | np.number | np.bool_
+Numbers = Sequence[Number] | Shaped[np.ndarray, ' _']
+Rows = Sequence[Numbers] | Shaped[np.ndarray, '_ _']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Score:
   examples: Float[np.ndarray, ' n']
 
 
-def mean_score(examples: Sequence[float]) -> Score:
+def mean_score(examples: Numbers) -> Score:
   """Score whose value is the mean of its examples."""
   examples = np.asarray(examples, np.float64)
   return Score(float(examples.mean()), examples)
