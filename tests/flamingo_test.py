@@ -397,3 +397,10 @@ def test_the_width_of_the_features_must_be_the_resamplers(tiny):
   resampler = tiny.model.resampler.clone(project_input=False)
   with pytest.raises(ValueError, match='Set `project_input=True`'):
     _build(tiny.model.clone(resampler=resampler), tiny.images, tiny)
+
+
+def test_one_block_in_two_places_is_refused(tiny):
+  model = tiny.model.clone(xattn=(tiny.model.xattn[0],) * 2)
+  with pytest.raises(ValueError, match='one instance.*clone'):
+    model.init(
+        jax.random.key(0), tiny.images, tiny.tokens, tiny.image_index)

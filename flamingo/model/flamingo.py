@@ -65,6 +65,12 @@ class Flamingo(nn.Module):
       raise ValueError(
           f'every={self.every}, offset={self.offset} puts gated blocks before '
           f'LM layers {places}, but {len(self.xattn)} blocks were given.')
+    if len(set(map(id, self.xattn))) != len(self.xattn):
+      # flax gives an instance its parameters once, however often it stands.
+      raise ValueError(
+          f'{len(self.xattn)} gated blocks were given, and some of them are one '
+          'instance, which would share its weights. Pass `block.clone()` for '
+          'each place.')
     self.gated = dict(zip(places, self.xattn))
     if not self.new_tokens:
       return
