@@ -4,7 +4,8 @@
       --checkpoint=runs/quickstart
 
 Writes results.json and report.html into the checkpoint's folder. Run again, it
-goes on where it stopped, or only makes them anew.
+goes on where it stopped, or only makes them anew. `--list --root=DATA` says
+which benchmarks are below DATA; `experiments.benchmark` evaluates on them.
 """
 
 import json
@@ -21,6 +22,7 @@ from ml_collections import config_flags
 from experiments import build
 from experiments import cells as cells_lib
 from experiments import data as data_lib
+from experiments import listing
 from experiments import start
 from experiments import story
 from flamingo import params as params_lib
@@ -31,12 +33,21 @@ from flamingo.types import TrainState
 
 CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 CHECKPOINT = flags.DEFINE_string(
-    'checkpoint', None, 'A workdir of experiments.train.', required=True)
+    'checkpoint', None, 'A workdir of experiments.train.')
+LIST = flags.DEFINE_bool(
+    'list', False, 'Say which benchmarks are there, and stop.')
+ROOT = flags.DEFINE_string('root', 'data', 'Folder with benchmarks to list.')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  if LIST.value:
+    print('\n'.join(listing.lines(ROOT.value)))
+    return
+  for name, flag in (('config', CONFIG), ('checkpoint', CHECKPOINT)):
+    if flag.value is None:
+      raise app.UsageError(f'Flag --{name} must have a value.')
   start.prepare()
   began = time.monotonic()
   workdir = pathlib.Path(CHECKPOINT.value)

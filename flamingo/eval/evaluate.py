@@ -99,16 +99,7 @@ class Log:
           f'{self._path} holds predictions of something else:\n  {lines[0]}\n'
           f'than what is evaluated now:\n  {head}\nMove it away, or give '
           'another --output.')
-    whole, pending = [head], []
-    for line in lines[1:]:
-      try:
-        record = json.loads(line)
-      except json.JSONDecodeError:
-        break
-      pending.append(line)
-      if record['end']:
-        whole += pending
-        pending = []
+    whole = [head, *_finished(lines[1:])]
     partial = self._path.with_suffix('.partial')
     partial.write_text(''.join(line + '\n' for line in whole))
     partial.replace(self._path)
@@ -136,6 +127,48 @@ class Log:
 
   def close(self) -> None:
     self._file.close()
+
+
+def _finished(lines: Sequence[str]) -> list[str]:
+  """Lines of chunks that have their end."""
+  whole, pending = [], []
+  for line in lines:
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError:
+      break
+    pending.append(line)
+    if record['end']:
+      whole += pending
+      pending = []
+  return whole
+
+
+def read_log(
+    path: str | os.PathLike[str]
+) -> tuple[dict[str, str], dict[str, dict]]:
+  """The identity of a log, and its records by cell and id; it stays as it is.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is no log.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise FileNotFoundError(
+        f'Expected the log {path}, which an evaluation writes; there is none.')
+  lines = path.read_text().splitlines()
+  try:
+    identity = json.loads(lines[0])['identity']
+  except (IndexError, KeyError, TypeError, json.JSONDecodeError) as error:
+    raise ValueError(
+        f'{path}: expected a log that begins with what was evaluated; came '
+        f'{lines[:1]}. Evaluate again, into another folder.') from error
+  records: dict[str, dict] = {}
+  for line in _finished(lines[1:]):
+    record = json.loads(line)
+    records.setdefault(record['cell'], {})[record['id']] = record
+  return identity, records
 
 
 def evaluate(

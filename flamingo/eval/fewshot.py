@@ -144,11 +144,12 @@ def candidate_tokens(
   ids = [
       tokenizer.encode(f' {candidate}', follows='text')
       for candidate in candidates]
-  if close or _one_begins_another(ids):
+  if close or one_begins_another(ids):
     ids = [tokens + [tokenizer.stop_id] for tokens in ids]
   return ids
 
 
-def _one_begins_another(ids: Sequence[Sequence[int]]) -> bool:
+def one_begins_another(ids: Sequence[Sequence[int]]) -> bool:
+  """Whether some token ids are the beginning of others, or the same."""
   ordered = sorted(map(tuple, ids))
   return any(b[: len(a)] == a for a, b in zip(ordered, ordered[1:]))

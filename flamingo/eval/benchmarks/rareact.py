@@ -37,7 +37,8 @@ def read_rareact(
   annotation (1: the action; 2, 3, 4: hard negatives; 0: negative). Every clip
   is scored for every action: candidates are all, in the order of class_id, and
   references are (class_id, annotation). Clips of one video share their weight
-  in the metric, so the video is the item's group.
+  in the metric, so the video is the item's group; it also asks for verb and
+  noun, which are the fields.
 
   Args:
     root: data root.
@@ -67,6 +68,7 @@ def read_rareact(
         image=clips.frames(
             frames.format(row['video_id']), row.number('start'),
             row.number('end')),
+        fields={'verb': row['verb'], 'noun': row['noun']},
         answer=candidates[number],
         references=(number, int(row.number('annotation'))),
         candidates=candidates,

@@ -1,0 +1,224 @@
+"""Few-shot evaluation of a loaded Flamingo on benchmarks.
+
+  python -m experiments.benchmark --config=experiments/configs/benchmarks.py \
+      --model=MODEL --root=DATA --output=OUTPUT
+
+MODEL is anything that `flamingo.load` takes. Writes predictions.jsonl, one line
+an example, then results.json into OUTPUT. Run again, it goes on where it
+stopped. `--rescore` computes results.json anew from the log, without a model;
+`--list` says which benchmarks are below DATA and how to get the others.
+"""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+from absl import app
+from absl import flags
+import jax
+from ml_collections import config_flags
+import numpy as np
+
+from experiments import build
+from experiments import benchmark_config as config_lib
+from experiments import listing
+from experiments import start
+from flamingo.data.images import Preprocess
+from flamingo.eval import benchmarks
+from flamingo.eval import harness
+from flamingo.eval.evaluate import Log, read_log
+from flamingo.eval.harness import results
+from flamingo.pretrained.load import load, Loaded
+
+CONFIG = config_flags.DEFINE_config_file(
+    'config', 'experiments/configs/benchmarks.py', lock_config=True)
+MODEL = flags.DEFINE_string('model', None, 'A file or directory of a Flamingo.')
+LM = flags.DEFINE_string(
+    'lm', None, 'Directory of its language model, if it is not in there.')
+VISION = flags.DEFINE_string(
+    'vision', None, 'Its CLIP, if it is not in there.')
+ROOT = flags.DEFINE_string('root', 'data', 'Folder with the benchmarks.')
+OUTPUT = flags.DEFINE_string('output', None, 'Folder of the results.')
+RESCORE = flags.DEFINE_bool(
+    'rescore', False, 'Compute the results from the log; ask no model.')
+LIST = flags.DEFINE_bool(
+    'list', False, 'Say which benchmarks are there, and stop.')
+
+make_predictor = harness.PicturePredictor
+LOG, RUN, RESULTS, EXAMPLES = (
+    'predictions.jsonl', 'run.json', 'results.json', 'examples.jsonl')
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  if LIST.value:
+    rows = {**benchmarks.BENCHMARKS, **config_lib.own_rows(CONFIG.value)}
+    print('\n'.join(listing.lines(ROOT.value, rows)))
+    return
+  if OUTPUT.value is None:
+    raise app.UsageError('Say where results are to be written: --output=DIR.')
+  output = pathlib.Path(OUTPUT.value)
+  if RESCORE.value:
+    rescore(ROOT.value, output)
+    return
+  if MODEL.value is None:
+    raise app.UsageError(
+        'Say what to evaluate: --model=DIR; or --rescore, or --list.')
+  start.prepare()
+  config = CONFIG.value
+  config_lib.check(config)  # before a model is loaded
+  loaded = load(
+      MODEL.value, lm=LM.value, vision=VISION.value,
+      dtype=build.DTYPES[config.dtype])
+  evaluate(config, loaded, ROOT.value, output)
+
+
+def evaluate(
+    config: Mapping[str, Any],
+    loaded: Loaded,
+    root: str | pathlib.Path,
+    output: str | pathlib.Path,
+) -> list[dict[str, Any]]:
+  """Evaluates a model, as far as the log lacks it, and writes the results.
+
+  Args:
+    config: see `configs/benchmarks.py`.
+    loaded: the model.
+    root: data root.
+    output: folder of the log and the results.
+
+  Returns:
+    rows of the results.
+  """
+  config_lib.check(config)
+  output = pathlib.Path(output)
+  rows = {row.name: row for row in config_lib.rows_of(config, root)}
+  tasks = {name: _task(config, row, root) for name, row in rows.items()}
+  cells = {name: _cells(config, loaded, task) for name, task in tasks.items()}
+  pictures = harness.Pictures(
+      loaded.model, loaded.params,
+      Preprocess(loaded.vision.image_size, loaded.vision.fit), root,
+      {path: held for task in tasks.values()
+       for path, held in task.hashes.items()}, config['cache'])
+  log = Log(output / LOG, _identity(config, loaded))
+  runners = _runners(config, loaded, tasks, pictures, log)
+  head = {
+      'identity': _identity(config, loaded) | {
+          f'data {name}': task.digest for name, task in tasks.items()},
+      'config': config_lib.plain(config) | {'tasks': list(rows)},
+      'versions': results.versions(),
+      'templates': {
+          name: runner.example(_typical(cells[name]))
+          for name, runner in runners.items()}}
+  results.write(output / RUN, head | {
+      'cells': [cell.key for several in cells.values() for cell in several]})
+  for name, runner in runners.items():
+    runner.run(cells[name])
+  log.close()
+  return _write(output, head, [
+      harness.score(rows[name], cell, tasks[name].queries, log.of(cell.key))
+      for name, several in cells.items() for cell in several])
+
+
+def rescore(
+    root: str | pathlib.Path, output: str | pathlib.Path
+) -> list[dict[str, Any]]:
+  """Computes the results from the log and the annotations alone.
+
+  Raises:
+    FileNotFoundError: the output has no log.
+    ValueError: it was written by another version, or with other data.
+  """
+  output = pathlib.Path(output)
+  head = results.read(output / RUN)
+  identity, records = read_log(output / LOG)
+  if not identity.items() <= head['identity'].items():
+    raise ValueError(
+        f'{output / LOG} holds predictions of {identity}, and {RUN} tells of '
+        f'{head["identity"]}. Evaluate into a folder of its own.')
+  rows = {row.name: row for row in config_lib.rows_of(head['config'], root)}
+  scored, read = [], {}
+  for key in head.pop('cells'):
+    if key not in records:
+      continue  # the evaluation was stopped before
+    cell = harness.Cell.parse(key)
+    where = cell.task, cell.split
+    if where not in read:
+      read[where] = rows[cell.task].items(root, cell.split)
+    scored.append(
+        harness.score(rows[cell.task], cell, read[where], records[key]))
+  return _write(output, head, scored)
+
+
+def _write(output, head, scored):
+  rows = results.rows_of(scored)
+  results.write(output / RESULTS, head, rows)
+  results.write_examples(output / EXAMPLES, scored)
+  print(f'{output / RESULTS} holds {len(rows)} numbers.')
+  return rows
+
+
+def _identity(config, loaded) -> dict[str, str]:
+  return {
+      'model': harness.fingerprint(
+          loaded.params, loaded.model, loaded.tokenizer.tags,
+          loaded.vision.image_size, loaded.vision.fit),
+      'dtype': config['dtype'], 'version': str(results.VERSION)}
+
+
+def _task(config, row, root) -> harness.Task:
+  return harness.load_task(
+      row, root, split=config['splits'].get(row.name),
+      development=config['development'], n=config['queries'] or None,
+      frames=config['frames'],
+      support=config_lib.shows(row, config_lib.sweep_of(config)))
+
+
+def _cells(config, loaded, task) -> list[harness.Cell]:
+  return harness.plan(
+      task, config_lib.sweep_of(config), template=config['template'],
+      open_answers={
+          name: config[name] for name in ('beams', 'length_penalty')},
+      ranking={
+          name: config[name]
+          for name in ('likelihood', 'permutations', 'calibrated')},
+      max_length=_longest(config, loaded), frames=config['frames'])
+
+
+def _typical(cells) -> harness.Cell:
+  """The cell whose prompt is shown as an example."""
+  return max(cells, key=lambda cell: (
+      cell.baseline is None, cell.control is None, cell.shots))
+
+
+def _runners(config, loaded, tasks, pictures, log):
+  predictor = make_predictor(
+      loaded.model, loaded.params, pictures, loaded.tokenizer,
+      tokens_at_once=config['tokens_at_once'])
+  table = np.asarray(jax.device_get(
+      loaded.params['lm']['embed']['embedding']), np.float32)
+  embed = {
+      'image': pictures.pooled,
+      'text': harness.text_embedding(table, loaded.tokenizer)}
+  return {
+      name: harness.Runner(
+          task, predictor,
+          harness.Writer(
+              benchmarks.TEMPLATES[config['template']][task.row.template],
+              loaded.tokenizer, pictures,
+              max_length=_longest(config, loaded)),
+          pictures, harness.Demonstrator(task, embed), log,
+          chunk=config['chunk'])
+      for name, task in tasks.items()}
+
+
+def _longest(config, loaded) -> int:
+  lm = loaded.model.lm
+  if lm.position == 'learned':
+    return min(config['max_length'], lm.max_positions)
+  return config['max_length']
+
+
+if __name__ == '__main__':
+  app.run(main)

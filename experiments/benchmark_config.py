@@ -1,0 +1,116 @@
+"""From a benchmark config to what is asked."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from experiments import build
+from flamingo.eval import benchmarks
+from flamingo.eval import harness
+from flamingo.eval.benchmarks import Benchmark
+
+_KNOWN = (
+    'tasks', 'own', 'rows', 'splits', 'development', 'queries', 'shots',
+    'texts_at_zero', 'seeds', 'choices', 'balanced', 'controls', 'baselines',
+    'template', 'beams', 'length_penalty', 'likelihood', 'permutations',
+    'calibrated', 'max_length', 'frames', 'dtype', 'tokens_at_once', 'chunk',
+    'cache')
+
+
+def check(config: Mapping[str, Any]) -> None:
+  """Raises a ValueError if a config asks for something that there is not."""
+  build.check_keys(config, _KNOWN, 'config')
+  for field, value, known in (
+      ('template', config['template'], benchmarks.TEMPLATES),
+      ('likelihood', config['likelihood'], harness.LIKELIHOODS),
+      ('dtype', config['dtype'], build.DTYPES)):
+    if value not in known:
+      raise ValueError(
+          f'config.{field} is {value!r}; there are {sorted(known)}.')
+  for field, least in (
+      ('beams', 1), ('permutations', 1), ('frames', 1), ('chunk', 1),
+      ('max_length', 1), ('tokens_at_once', 1), ('queries', 0)):
+    if config[field] < least:
+      raise ValueError(
+          f'config.{field} is {config[field]}; expected at least {least}.')
+  sweep_of(config)
+  known = {**benchmarks.BENCHMARKS, **own_rows(config)}
+  for field in ('rows', 'splits'):
+    build.check_keys(config[field], sorted(known), f'config.{field}')
+
+
+def sweep_of(config: Mapping[str, Any]) -> harness.Sweep:
+  """What a config varies."""
+  texts = config['texts_at_zero']
+  return harness.Sweep(
+      shots=tuple(config['shots']) or None,
+      texts_at_zero=None if texts < 0 else texts,
+      **{name: tuple(config[name])
+         for name in ('seeds', 'choices', 'controls', 'baselines')},
+      balanced=config['balanced'])
+
+
+def own_rows(config: Mapping[str, Any]) -> dict[str, Benchmark]:
+  """Rows of the config's own tasks, by name."""
+  rows = {}
+  for number, entry in enumerate(config['own']):
+    known = ('name', 'query', 'support') + tuple(
+        f.name for f in dataclasses.fields(Benchmark) if f.name not in (
+            'name', 'query', 'support', 'splits', 'public'))
+    build.check_keys(entry, known, f'config.own[{number}]')
+    row = benchmarks.own(**dict(entry))
+    if row.name in rows or row.name in benchmarks.BENCHMARKS:
+      raise ValueError(
+          f'config.own[{number}]: there is a benchmark {row.name!r} already. '
+          'Choose another name.')
+    rows[row.name] = row
+  return rows
+
+
+def rows_of(
+    config: Mapping[str, Any], root: str | pathlib.Path
+) -> list[Benchmark]:
+  """Rows of the benchmarks that a config asks for.
+
+  Raises:
+    ValueError: an unknown benchmark or attribute, or none is there.
+  """
+  own = own_rows(config)
+  rows = {**benchmarks.BENCHMARKS, **own}
+  names = tuple(config['tasks'])
+  if not names:
+    names = tuple(
+        name for name, presence in benchmarks.present(root, rows).items()
+        if not presence.missing)
+    if not names:
+      raise ValueError(
+          f'No benchmark is complete below {pathlib.Path(root).absolute()}. '
+          '--list says what is missing, and how to get it.')
+    print(f'Evaluating all that is there: {", ".join(names)}.')
+  found = []
+  for name in names:
+    row = own.get(name) or benchmarks.benchmark(name)
+    changes = dict(config['rows'].get(name, {}))
+    fields = [f.name for f in dataclasses.fields(Benchmark)]
+    build.check_keys(changes, fields, f'config.rows.{name}')
+    found.append(dataclasses.replace(row, **changes))
+  return found
+
+
+def shows(row: Benchmark, sweep: harness.Sweep) -> bool:
+  """Whether a task's demonstrations, or their answers, are needed."""
+  shots = row.shots if sweep.shots is None else sweep.shots
+  texts = row.texts_at_zero if (
+      sweep.texts_at_zero is None) else sweep.texts_at_zero
+  return any(shots) or bool(texts) or 'majority' in sweep.baselines
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A config as JSON reads it back."""
+  if isinstance(config, ml_collections.ConfigDict):
+    config = config.to_dict()
+  return json.loads(json.dumps(config, default=dict))

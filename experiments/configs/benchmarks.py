@@ -1,0 +1,56 @@
+"""Few-shot evaluation on the field's benchmarks, as the paper does it.
+
+Purpose: scores that a paper can cite, with intervals, baselines and controls.
+Command: python -m experiments.benchmark \
+    --config=experiments/configs/benchmarks.py --model=MODEL --root=DATA \
+    --output=runs/benchmarks --config.tasks="('okvqa', 'coco')"
+Cost: each image is encoded once; five shot counts of OK-VQA's 5,046 questions
+  are 25,230 prompts a seed, and as many for the text-only baseline.
+
+Your own task is a JSONL and an entry of `own`; its fields are the arguments of
+`flamingo.eval.benchmarks.own`.
+"""
+
+import ml_collections
+
+D = ml_collections.ConfigDict
+
+
+def get_config():
+  return D(dict(
+      # What is asked. No tasks are all that are there.
+      tasks=(),
+      own=(),
+      # Attributes of a benchmark's row by its name: coco=D(max_tokens=30).
+      rows=D(),
+      # Official splits by benchmark, where another one than the paper's.
+      splits=D(),
+      # The validation queries of DEV benchmarks, in their training splits.
+      development=False,
+      # Queries of each benchmark; 0 for all.
+      queries=0,
+      # What is varied. No shots are those that the paper reports.
+      shots=(0, 4, 8, 16, 32),
+      # Demonstrations without images at 0 shots: -1 for the paper's, which are
+      # two where answers are open.
+      texts_at_zero=-1,
+      seeds=(0, 1, 2),
+      choices=('random',),
+      balanced=False,
+      controls=(),
+      baselines=('majority', 'nearest_centroid', 'text_only'),
+      # How. 'flamingo', 'openflamingo' or 'idefics'.
+      template='flamingo',
+      beams=3,
+      length_penalty=0.0,
+      likelihood='sum',
+      permutations=1,
+      calibrated=False,
+      max_length=2048,
+      frames=8,
+      # Where numbers do not depend on it.
+      dtype='float32',
+      tokens_at_once=4096,
+      chunk=200,
+      cache='runs/latents',
+  ))

@@ -1,0 +1,26 @@
+"""Few-shot evaluation of a model on benchmarks, logged example by example.
+
+  plan      what is asked: a task at shots, seeds, choices and controls
+  prompts   demonstrations and a query become tokens
+  run       what the log lacks is predicted
+  score     metrics from the log alone
+  results   a file with the numbers and all that they depend on
+"""
+
+from flamingo.eval.harness.cell import Asked, Cell
+from flamingo.eval.harness.controls import CONTROLS
+from flamingo.eval.harness.demonstrate import (
+    CHOICES, Demonstrator, text_embedding)
+from flamingo.eval.harness.metrics import Metric, METRICS, Said
+from flamingo.eval.harness.pictures import fingerprint, Pictures
+from flamingo.eval.harness.plan import BASELINES, LIKELIHOODS, plan, Sweep
+from flamingo.eval.harness.prompts import Prompt, Writer
+from flamingo.eval.harness.run import PicturePredictor, Runner
+from flamingo.eval.harness.score import score, Scored
+from flamingo.eval.harness.task import load_task, Task
+
+__all__ = [
+    'Asked', 'BASELINES', 'CHOICES', 'CONTROLS', 'Cell', 'Demonstrator',
+    'LIKELIHOODS', 'METRICS', 'Metric', 'PicturePredictor', 'Pictures',
+    'Prompt', 'Runner', 'Said', 'Scored', 'Sweep', 'Task', 'Writer',
+    'fingerprint', 'load_task', 'plan', 'score', 'text_embedding']

@@ -1,0 +1,150 @@
+"""Every image is seen once: its latents are kept on disk.
+
+A row of the store is an image's latents and, behind them, the mean of its
+vision features, which RICES and nearest centroid compare images by. It is found
+by what the image's files hold, how they are cut and fitted, and the fingerprint
+of the vision encoder and the resampler.
+"""
+
+from collections.abc import Mapping, Sequence
+import hashlib
+import pathlib
+
+from einops import rearrange
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, UInt8
+import numpy as np
+
+from flamingo import params as params_lib
+from flamingo.data import features
+from flamingo.data import images
+from flamingo.data.images import Preprocess
+from flamingo.eval.benchmarks import Item, read_images
+from flamingo.model.flamingo import Flamingo
+from flamingo.types import Params
+
+_FRAMES_AT_ONCE = 32
+_SEEING = ('vision', 'resampler', 'whitening')
+
+
+class Pictures:
+  """Latents of items' images by row, computed when they are first needed.
+
+  Args:
+    model: with its vision encoder.
+    params: all of its parameters.
+    preprocess: makes pixels what the encoder was trained on.
+    root: data root.
+    hashes: what each image holds, by path: see `benchmarks.content_hash`.
+    cache: folder for the latents of this and other models.
+
+  Raises:
+    ValueError: the model has no vision encoder.
+  """
+
+  def __init__(
+      self,
+      model: Flamingo,
+      params: Params,
+      preprocess: Preprocess,
+      root: str | pathlib.Path,
+      hashes: Mapping[str, str],
+      cache: str | pathlib.Path,
+  ):
+    if model.vision is None:
+      raise ValueError(
+          'Benchmarks are made of pixels, and this model has no vision '
+          'encoder. Load the model with one.')
+    self._model, self._params = model, params
+    self._preprocess, self._root, self._hashes = preprocess, root, hashes
+    self._see = jax.jit(self._encode, static_argnums=1)
+    size = preprocess.size
+    latents, self._width = jax.eval_shape(
+        lambda strips: self._parts(strips, 1),
+        jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8))
+    self._shape, self._width = latents.shape[1:], self._width.shape[1]
+    name = fingerprint(
+        {k: v for k, v in params.items() if k in _SEEING},
+        model.vision, model.resampler, model.whitening, preprocess)
+    self._store = features.FeatureStore(
+        pathlib.Path(cache) / name, name,
+        (int(np.prod(self._shape)) + self._width,), np.float32)
+    self._rows: dict[bytes, int] = {}
+    self.fill(())
+
+  def key(self, item: Item) -> bytes:
+    """Names what an item shows: equal for copies under other names.
+
+    An item without paths shows the blank picture.
+    """
+    content = ' '.join(self._hashes[path] for path in item.image)
+    return features.key(content.encode(), item.box, self._preprocess)
+
+  def fill(self, items: Sequence[Item]) -> None:
+    """Encodes the images of these items that were never seen."""
+    # The blank picture is always there, for prompts that see nothing.
+    wanted = {features.key(b'', None, self._preprocess): None}
+    wanted.update({self.key(item): item for item in items if item.image})
+    by_frames: dict[int, list] = {}
+    for key, item in wanted.items():
+      if key not in self._rows:
+        frames = len(item.image) if item else 1
+        by_frames.setdefault(frames, []).append((key, item))
+    for frames, pairs in sorted(by_frames.items()):
+      if frames > 1 and self._model.resampler is None:
+        raise ValueError(
+            'A model without a resampler shows a language model every feature, '
+            f'and clips of {frames} frames would have more of them than '
+            'pictures. Set config.frames=1.')
+      keys = [key for key, _ in pairs]
+      rows = self._store.fill(
+          keys, lambda i, pairs=pairs: self._strip(pairs[i][1]),
+          lambda strips, frames=frames: self._see(strips, frames),
+          batch_size=max(1, _FRAMES_AT_ONCE // frames), label='images')
+      self._rows.update(zip(keys, map(int, rows)))
+
+  def row(self, item: Item) -> np.int64:
+    """Row of an item's image in the store; `fill` was given it before."""
+    return np.int64(self._rows[self.key(item)])
+
+  def latents(self, rows: Sequence[int]) -> Float[np.ndarray, 'n r c']:
+    """Latents by row."""
+    flat = self._store[list(map(int, rows))][:, : -self._width]
+    return flat.reshape((len(flat),) + self._shape)
+
+  def pooled(self, items: Sequence[Item]) -> Float[np.ndarray, 'n d']:
+    """Means of the vision features of items' images, over places and frames."""
+    self.fill(items)
+    return self._store[[int(self.row(i)) for i in items]][:, -self._width :]
+
+  def _strip(self, item: Item | None) -> UInt8[np.ndarray, 'h w 3']:
+    """Frame under frame, as one picture."""
+    if item is None:
+      return images.blank(self._preprocess.size)
+    frames = read_images(self._root, item)
+    return np.concatenate([self._preprocess(frame) for frame in frames])
+
+  def _encode(self, strips, frames):
+    latents, pooled = self._parts(strips, frames)
+    return jnp.concatenate(
+        [latents.reshape(len(latents), -1), pooled], axis=1)
+
+  def _parts(self, strips, frames):
+    pixels = rearrange(strips, 'b (t h) w c -> (b t) h w c', t=frames)
+    seen = self._model.vision.apply(
+        {'params': self._params['vision']}, pixels)
+    seen = rearrange(seen, '(b t) s d -> b 1 t s d', t=frames)
+    latents = self._model.apply({'params': self._params}, seen, method='see')
+    pooled = seen[:, 0].astype(jnp.float32).mean(axis=(1, 2))
+    return latents[:, 0].astype(jnp.float32), pooled
+
+
+def fingerprint(params: Params, *description: object) -> str:
+  """Changes if a parameter does, or the `repr` of what they belong to."""
+  digest = hashlib.blake2b(repr(description).encode(), digest_size=8)
+  for path, leaf in sorted(params_lib.flatten(params)):
+    array = np.ascontiguousarray(jax.device_get(leaf))
+    digest.update(f'{path}{array.shape}{array.dtype}'.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()

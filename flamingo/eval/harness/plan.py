@@ -1,0 +1,148 @@
+"""From a task and what is varied to the cells of its table."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from flamingo.eval.harness import controls as controls_lib
+from flamingo.eval.harness.cell import Cell
+from flamingo.eval.harness.demonstrate import CHOICES
+from flamingo.eval.harness.task import Task
+
+BASELINES = ('majority', 'nearest_centroid', 'text_only')
+LIKELIHOODS = ('sum', 'mean')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+  """What is varied in one run.
+
+  Attributes:
+    shots: numbers of demonstrations; None for those that the paper reports.
+    texts_at_zero: demonstrations without images at 0 shots; None for what the
+      paper has, which is two where answers are open.
+    seeds: of chance.
+    choices: ways to choose demonstrations, keys of `CHOICES`.
+    balanced: whether RICES takes the answers in turn.
+    controls: keys of `controls.CONTROLS`, beside the prompts as they are.
+    baselines: of `BASELINES`.
+  """
+
+  shots: Sequence[int] | None = None
+  texts_at_zero: int | None = None
+  seeds: Sequence[int] = (0,)
+  choices: Sequence[str] = ('random',)
+  balanced: bool = False
+  controls: Sequence[str] = ()
+  baselines: Sequence[str] = BASELINES
+
+  def __post_init__(self):
+    for name, known in (
+        ('choices', CHOICES), ('controls', controls_lib.CONTROLS),
+        ('baselines', BASELINES)):
+      for value in getattr(self, name):
+        if value not in known:
+          raise ValueError(
+              f'Nothing of {name} is called {value!r}; there are '
+              f'{list(known)}.')
+    for name in ('seeds', 'choices'):
+      if not getattr(self, name):
+        raise ValueError(f'Expected at least one of {name}; came none.')
+    for shots in self.shots or ():
+      if not isinstance(shots, int) or shots < 0:
+        raise ValueError(
+            f'Expected numbers of demonstrations from 0; came {shots!r}.')
+
+
+def plan(
+    task: Task,
+    sweep: Sweep,
+    *,
+    template: str,
+    open_answers: Mapping[str, Any],
+    ranking: Mapping[str, Any],
+    max_length: int,
+    frames: int,
+) -> list[Cell]:
+  """The cells of a task; what chance has no part in is asked once.
+
+  Without a support there are no demonstrations, so 0 shots alone.
+
+  Args:
+    task: what is asked.
+    sweep: what is varied.
+    template: see `Cell`.
+    open_answers: `beams` and `length_penalty` of generated answers.
+    ranking: `likelihood`, `permutations` and `calibrated` of ranked ones.
+    max_length: see `Cell`.
+    frames: see `Cell`.
+
+  Raises:
+    ValueError: nothing is left to be asked.
+  """
+  row = task.row
+  if row.open_ended:
+    how = {'max_tokens': row.max_tokens, **open_answers}
+  else:
+    how = dict(ranking)
+  common = dict(
+      task=row.name, split=task.split, missing=task.missing,
+      template=template, metric=row.metric, open_ended=row.open_ended,
+      max_length=max_length, frames=frames)
+  texts = 0
+  if task.support:
+    texts = row.texts_at_zero if (
+        sweep.texts_at_zero is None) else sweep.texts_at_zero
+  asked = row.shots if sweep.shots is None else sweep.shots
+  cells = []
+  for shots in asked:
+    if shots and not task.support:
+      continue
+    for choice in sweep.choices:
+      for seed in sweep.seeds:
+        for control in (None, *sweep.controls):
+          shown = 0 if shots else texts
+          cells.append(Cell(
+              **common, **how, shots=shots, texts=shown,
+              data=task.digest if shots or shown else task.queries_digest,
+              choice=choice, balanced=sweep.balanced and choice != 'random',
+              seed=seed, control=control))
+  if not cells:
+    raise ValueError(
+        f'{row.name} has nothing to demonstrate with, so it is asked at 0 '
+        f'shots alone; came {list(asked)}. Add 0 to config.shots.')
+  cells = [cell for cell in cells if _says_something(cell, sweep)]
+  return cells + _baselines(task, sweep, cells, common)
+
+
+def _says_something(cell: Cell, sweep: Sweep) -> bool:
+  """False where a cell would repeat another one."""
+  shown = cell.shots + cell.texts
+  if cell.control is not None and not cell.shots:
+    if cell.control not in controls_lib.OF_QUERY:
+      return False
+  if not shown and cell.choice != sweep.choices[0]:
+    return False
+  by_chance = shown and (
+      cell.choice == 'random' or cell.control in controls_lib.BY_CHANCE
+      or (cell.permutations or 1) > 1)
+  return bool(by_chance) or cell.seed == sweep.seeds[0]
+
+
+def _baselines(task, sweep, cells, common) -> list[Cell]:
+  found = []
+  plain = [cell for cell in cells if cell.control is None]
+  if 'majority' in sweep.baselines and (task.support or task.classes):
+    found.append(Cell(
+        **common, data=task.digest, shots=0, seed=sweep.seeds[0],
+        baseline='majority'))
+  if 'nearest_centroid' in sweep.baselines and task.classes:
+    found += [
+        Cell(**common, data=cell.data, shots=cell.shots, seed=cell.seed,
+             choice=cell.choice, balanced=cell.balanced,
+             baseline='nearest_centroid')
+        for cell in plain if cell.shots]
+  if 'text_only' in sweep.baselines:
+    found += [
+        dataclasses.replace(cell, baseline='text_only') for cell in plain]
+  return found
