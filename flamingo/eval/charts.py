@@ -36,7 +36,8 @@ class Series:
     x: positions on the axis.
     y: values.
     color: of line, markers and text.
-    error: half widths of intervals, as many as points; None where unknown.
+    error: half widths of intervals, as many as points, or how far each reaches
+      below and above; None where unknown.
     marker: one of `MARKERS`, 'cross', or None.
     hollow: whether markers are outlines.
     line: 'solid', 'dashed', 'dotted' or None.
@@ -48,7 +49,7 @@ class Series:
   x: Sequence[float]
   y: Sequence[float]
   color: str
-  error: Sequence[float | None] = ()
+  error: Sequence[float | tuple[float, float] | None] = ()
   marker: str | None = None
   hollow: bool = False
   line: str | None = 'solid'
@@ -141,8 +142,7 @@ def line_chart(
       drawn.append(_path([(x - 9, y), (x + 9, y)], s))
     for i, (x, y) in enumerate(points):
       if i < len(s.error) and s.error[i]:
-        ends = [at_y(min(max(s.y[i] + d, low_y), high_y))
-                for d in (-s.error[i], s.error[i])]
+        ends = [at_y(min(max(end, low_y), high_y)) for end in _reach(s, i)]
         drawn.append(_segment(x, ends[0], x, ends[1], s.color, 1.4))
       if s.marker:
         tip = s.tips[i] if i < len(s.tips) else s.label
@@ -244,9 +244,15 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def _extent(series):
   reach = [
-      y + d for s in series for i, y in enumerate(s.y)
-      for e in [(s.error[i] or 0) if i < len(s.error) else 0] for d in (-e, e)]
+      end for s in series for i in range(len(s.y)) for end in _reach(s, i)]
   return min(reach), max(reach)
+
+
+def _reach(series, i):
+  """Both ends of a point's interval."""
+  error = (series.error[i] if i < len(series.error) else None) or 0.0
+  below, above = error if isinstance(error, tuple) else (error, error)
+  return series.y[i] - below, series.y[i] + above
 
 
 def _svg(height, name, drawn):

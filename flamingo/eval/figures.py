@@ -66,7 +66,7 @@ def few_shot(results: Sequence[Row]) -> Markup:
         _few_shot_series(mine),
         name=f'{title}, {about}: accuracy against demonstrations',
         x_label='demonstrations of each class',
-        x_ticks=[(_shots_axis(s), str(s)) for s in positions],
+        x_ticks=[(shots_axis(s), str(s)) for s in positions],
         y_range=(0.0, 1.0), y_format=lambda y: f'{100 * y:.0f} %', pad=0.35)))
   return join([_few_shot_legend(rows), grid(cards)])
 
@@ -91,7 +91,7 @@ def _few_shot_series(rows):
     chance = _chance(rows, ways)
     series.append(Series(
         label=f'{ways}-way, chance {show(None, chance)}', line='dotted',
-        x=[_shots_axis(rows[k]['shots']) for k in (0, -1)], y=[chance, chance],
+        x=[shots_axis(rows[k]['shots']) for k in (0, -1)], y=[chance, chance],
         color=color, end='chance'))
     for label, control, metric, drawn in kinds:
       points = [r for r in rows if (r['ways'], r['control'], r['metric'])
@@ -108,7 +108,7 @@ def _line(rows, label, color, shift=0.0, **drawn):
   return Series(
       label=f'{rows[0]["ways"]}-way, {label}', color=color,
       y=[r['value'] for r in rows],
-      x=[_shots_axis(r['shots']) + shift for r in rows],
+      x=[shots_axis(r['shots']) + shift for r in rows],
       tips=[_tip(r, label) for r in rows], **drawn)
 
 
@@ -237,7 +237,7 @@ def _chance(rows: Iterable[Row], ways: int) -> float:
   return measured[0] if measured else 1 / ways
 
 
-def _shots_axis(shots: int) -> float:
+def shots_axis(shots: int) -> float:
   """Each doubling is a step; none at all is a step left of one."""
   return 1 + math.log2(shots) if shots else 0.0
 

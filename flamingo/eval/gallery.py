@@ -81,7 +81,7 @@ def _exhibit(exhibit: Exhibit) -> Markup:
   shots = [_shot(picture, text) for picture, text in exhibit.shots]
   shots.append(_shot(exhibit.query, exhibit.question, asked=True))
   bars = []
-  for name, share in _shares(exhibit.scores).items():
+  for name, share in shares(exhibit.scores).items():
     true = name == exhibit.answer
     marks = ['model'] * (name in chosen) + ['truth'] * true
     colored = ('right' if true else 'wrong') if name in chosen else None
@@ -101,7 +101,7 @@ def _shot(picture, text, asked=False):
   if len(text) > _LONG:
     class_ += ' long'
   behind = tag('span', text, tag('b', ' ?') if asked else None)
-  image = _image(picture, text or 'asked about')
+  image = thumbnail(picture, text or 'asked about')
   return tag('div', image, behind, class_=class_)
 
 
@@ -116,7 +116,7 @@ def _choice(exhibit: Exhibit) -> tuple[list[str], str]:
   return chosen, 'right' if len(chosen) == 1 else 'tied'
 
 
-def _shares(scores: Mapping[str, float]) -> dict[str, float]:
+def shares(scores: Mapping[str, float]) -> dict[str, float]:
   """Softmax: probabilities if one of the candidates is the answer."""
   best = max(scores.values(), default=0.0)
   parts = {name: math.exp(score - best) for name, score in scores.items()}
@@ -135,11 +135,12 @@ def show_looks(looks: Sequence[Look]) -> Markup:
 
 def _look(look: Look) -> Markup:
   most = float(look.maps.max(initial=0.0))
-  views = [tag('div', _image(look.picture, 'the picture'), 'the picture')]
+  views = [tag('div', thumbnail(look.picture, 'the picture'), 'the picture')]
   for word, mass in zip(look.words, look.maps):
     peak = float(mass.max() / (mass.sum() or 1.0))
     views.append(tag(
-        'div', _image(_overlay(look.picture, mass, most), f'{word}: heat map'),
+        'div',
+        thumbnail(_overlay(look.picture, mass, most), f'{word}: heat map'),
         word, tag('small', f'peak {100 * peak:.0f} %')))
   _, high, wide = look.maps.shape
   scale = tag(
@@ -161,11 +162,19 @@ def _overlay(picture, mass, most):
   return (pale + 0.85 * heat[..., None] * (_HEAT - pale)).astype(np.uint8)
 
 
-def _image(picture: UInt8[np.ndarray, 'h w 3'], alt: str) -> Markup:
-  """A picture as PNG in the page, twice as fine as it is shown."""
+def thumbnail(
+    picture: UInt8[np.ndarray, 'h w 3'], alt: str, kind: str = 'png'
+) -> Markup:
+  """A picture in the page, twice as fine as it is shown.
+
+  Args:
+    picture: of any size.
+    alt: what it shows, for those who hear it.
+    kind: 'png' for drawings, 'jpeg' for photographs.
+  """
   image = Image.fromarray(picture)
   image.thumbnail((208, 208), Image.Resampling.LANCZOS)
   data = io.BytesIO()
-  image.save(data, 'PNG', optimize=True)
+  image.save(data, kind, optimize=True)
   code = base64.b64encode(data.getvalue()).decode()
-  return tag('img', src=f'data:image/png;base64,{code}', alt=alt)
+  return tag('img', src=f'data:image/{kind};base64,{code}', alt=alt)

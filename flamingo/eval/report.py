@@ -7,13 +7,14 @@ numbers behind them after. No verdict is told by colour alone.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import os
-import pathlib
 
 from flamingo.eval import figures
+from flamingo.eval import pages
 from flamingo.eval.curves import curves
 from flamingo.eval.figures import Row
 from flamingo.eval.gallery import Exhibit, Look, show_exhibits, show_looks
-from flamingo.eval.markup import join, Markup, page, tag
+from flamingo.eval.markup import join, Markup, tag
+from flamingo.eval.pages import introduced, write_page
 
 # Fields of a row, and how the table calls them.
 _COLUMNS = {
@@ -87,39 +88,18 @@ def write_report(
   """
   sections = {
       'Goals': goals and _goals(goals),
-      'Few-shot accuracy': _introduced(_FEW_SHOT, figures.few_shot(results)),
-      'Controls': _introduced(_CONTROLS, figures.controls(results)),
-      'What a picture is worth': _introduced(
+      'Few-shot accuracy': introduced(_FEW_SHOT, figures.few_shot(results)),
+      'Controls': introduced(_CONTROLS, figures.controls(results)),
+      'What a picture is worth': introduced(
           _ZERO_SHOT, figures.zero_shot(results)),
       'Training': curves(metrics),
       'Prompts and answers': exhibits and show_exhibits(exhibits),
       'Where words look': looks and show_looks(looks),
       'All numbers': results and _table(results),
-      'What was trained': facts and _facts(facts),
-      'How to go on': commands and _commands(commands),
+      'What was trained': facts and pages.facts(facts),
+      'How to go on': commands and pages.commands(commands),
   }
-  sections = {name: body for name, body in sections.items() if body}
-  document = page(
-      title,
-      tag('h1', title),
-      tag('div', *(tag('p', text) for text in summary), class_='lead'),
-      tag('nav', *(tag('a', name, href=f'#{_anchor(name)}')
-                   for name in sections)),
-      *(tag('section', tag('h2', name), body, id=_anchor(name))
-        for name, body in sections.items()))
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(document, encoding='utf-8')
-  partial.replace(path)
-
-
-def _anchor(name: str) -> str:
-  return name.lower().replace(' ', '-')
-
-
-def _introduced(text: str, body: Markup) -> Markup:
-  return join([tag('p', text), body])
+  write_page(path, title=title, summary=summary, sections=sections)
 
 
 def _goals(goals: Sequence[Goal]) -> Markup:
@@ -134,7 +114,7 @@ def _goals(goals: Sequence[Goal]) -> Markup:
   met = sum(goal.met and goal.value is not None for goal in goals)
   return join([
       tag('p', f'{met} of {len(goals)} met. The upright stroke is the target.'),
-      _scrolling(('', '', 'result', 'target', ''), rows, numbers=(2, 3))])
+      pages.scrolling(('', '', 'result', 'target', ''), rows, numbers=(2, 3))])
 
 
 def _verdict(goal: Goal) -> Markup:
@@ -175,7 +155,7 @@ def _table(results: Sequence[Row]) -> Markup:
   numbers = [i for i, field in enumerate(_COLUMNS) if field in _NUMBERS]
   return tag(
       'details', tag('summary', f'{len(rows)} results'),
-      _scrolling(_COLUMNS.values(), rows, numbers),
+      pages.scrolling(_COLUMNS.values(), rows, numbers),
       open='' if len(rows) <= _SHORT else None)
 
 
@@ -190,23 +170,3 @@ def _written(row: Row, field: str) -> str | Markup:
   if value is None:
     return ''
   return f'{value:,}' if isinstance(value, int) else str(value)
-
-
-def _scrolling(names, rows, numbers) -> Markup:
-  head = [tag('th', name, class_='number' if i in numbers else None)
-          for i, name in enumerate(names)]
-  return tag('div', tag(
-      'table', tag('thead', tag('tr', *head)), tag('tbody', *rows)),
-      class_='scroll')
-
-
-def _facts(facts: Mapping[str, str]) -> Markup:
-  return tag('dl', *(
-      tag(name, text) for pair in facts.items()
-      for name, text in zip(('dt', 'dd'), pair)))
-
-
-def _commands(commands: Sequence[tuple[str, str]]) -> Markup:
-  return join(
-      part for command, sentence in commands
-      for part in (tag('p', sentence), tag('pre', command)))
