@@ -6,7 +6,10 @@ WORKDIR ?= runs/quickstart
 # Appended to the training command, as in OVERRIDES='--config.steps=4'.
 OVERRIDES ?=
 EVAL_OVERRIDES ?=
+# Processes that tests run in; a file's tests stay in one.
+WORKERS ?= 2
 RUN = $(VENV)/bin/python
+PYTEST = $(RUN) -m pytest -n $(WORKERS) --dist=loadfile
 STAMP = $(VENV)/.installed
 ORACLES = $(VENV)/.oracles
 
@@ -31,7 +34,8 @@ $(ORACLES): $(STAMP)
 	@echo '== Installing torch and the originals to compare with =='
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[parity]'
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
-	    open-flamingo==2.0.1 timm==1.0.31 efficientnet-lite-pytorch==0.1.0
+	    open-flamingo==2.0.1 timm==1.0.31 efficientnet-lite-pytorch==0.1.0 \
+	    pycocoevalcap==1.2
 	@touch $(ORACLES)
 
 quickstart: $(STAMP)
@@ -45,11 +49,13 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	@echo '== Testing =='
-	$(RUN) -m pytest
+	$(PYTEST)
 
 parity: $(ORACLES)
 	@echo '== Comparing with the originals =='
-	$(RUN) -m pytest --parity tests/*_parity_test.py
+	OMP_NUM_THREADS=1 $(PYTEST) --parity tests/*_parity_test.py
+	@echo '== Comparing with pycocoevalcap and its Java =='
+	$(PYTEST) tests/scores_captions_test.py tests/scores_ptb*_test.py
 
 bench: $(STAMP)
 	$(RUN) -m experiments.bench

@@ -36,6 +36,7 @@ QUICKSTART = [
 
 TEST = [
     'pytest>=8',
+    'pytest-xdist>=3.6',
     'beartype>=0.20',
     'nbclient>=0.10',
     'nbformat>=5.10',

@@ -45,7 +45,11 @@ def pytest_collection_modifyitems(config):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-  for test, most in sorted(agreement.MEASURED.items()):
+  measured = [
+      (report.nodeid.partition('/')[2], value)
+      for report in terminalreporter.stats.get('passed', [])
+      for name, value in report.user_properties if name == agreement.NAME]
+  for test, most in sorted(measured):
     terminalreporter.write_line(f'{most:8.1e}  {test}')
   if ABSENT and not config.getoption('--parity'):
     terminalreporter.write_line(
@@ -53,8 +57,20 @@ def pytest_terminal_summary(terminalreporter, config):
         'Run them with `make parity`, which installs these.')
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+  report = yield
+  # On the report it reaches the summary from other processes, too.
+  if report.when == 'call' and item.nodeid in agreement.MEASURED:
+    report.user_properties.append(
+        (agreement.NAME, agreement.MEASURED[item.nodeid]))
+  return report
+
+
 def pytest_sessionfinish(session):
   reporter = session.config.pluginmanager.getplugin('terminalreporter')
+  if reporter is None:  # one of several processes
+    return
   # A comparison that is skipped proves nothing.
   if session.config.getoption('--parity') and reporter.stats.get('skipped'):
     session.exitstatus = pytest.ExitCode.TESTS_FAILED
