@@ -4,8 +4,8 @@
       --model=MODEL --root=DATA --output=OUTPUT
 
 MODEL is anything that `flamingo.load` takes. Writes predictions.jsonl, one line
-an example, then results.json into OUTPUT. Run again, it goes on where it
-stopped. `--rescore` computes results.json anew from the log, without a model;
+an example, then results.json and report.html into OUTPUT. Run again, it goes on
+where it stopped. `--rescore` makes the two anew from the log, without a model;
 `--list` says which benchmarks are below DATA and how to get the others.
 """
 
@@ -15,12 +15,11 @@ from typing import Any
 
 from absl import app
 from absl import flags
-import jax
 from ml_collections import config_flags
-import numpy as np
 
 from experiments import build
 from experiments import benchmark_config as config_lib
+from experiments import benchmark_story
 from experiments import listing
 from experiments import start
 from flamingo.data.images import Preprocess
@@ -45,8 +44,9 @@ LIST = flags.DEFINE_bool(
     'list', False, 'Say which benchmarks are there, and stop.')
 
 make_predictor = harness.PicturePredictor
-LOG, RUN, RESULTS, EXAMPLES = (
-    'predictions.jsonl', 'run.json', 'results.json', 'examples.jsonl')
+LOG, RUN, RESULTS, EXAMPLES, REPORT = (
+    'predictions.jsonl', 'run.json', 'results.json', 'examples.jsonl',
+    'report.html')
 
 
 def main(argv):
@@ -116,7 +116,7 @@ def evaluate(
   for name, runner in runners.items():
     runner.run(cells[name])
   log.close()
-  return _write(output, head, [
+  return _write(root, output, head, rows, log.of, [
       harness.score(rows[name], cell, tasks[name].queries, log.of(cell.key))
       for name, several in cells.items() for cell in several])
 
@@ -148,14 +148,18 @@ def rescore(
       read[where] = rows[cell.task].items(root, cell.split)
     scored.append(
         harness.score(rows[cell.task], cell, read[where], records[key]))
-  return _write(output, head, scored)
+  return _write(root, output, head, rows, records.get, scored)
 
 
-def _write(output, head, scored):
+def _write(root, output, head, tasks, records, scored):
   rows = results.rows_of(scored)
   results.write(output / RESULTS, head, rows)
   results.write_examples(output / EXAMPLES, scored)
-  print(f'{output / RESULTS} holds {len(rows)} numbers.')
+  benchmark_story.tell(
+      output / REPORT, root=root, output=output, head=head, rows=rows,
+      benchmarks=tasks, scored=scored, records=records)
+  print(f'{output / RESULTS} holds {len(rows)} numbers; look at '
+        f'{output / REPORT}.')
   return rows
 
 
@@ -196,11 +200,10 @@ def _runners(config, loaded, tasks, pictures, log):
   predictor = make_predictor(
       loaded.model, loaded.params, pictures, loaded.tokenizer,
       tokens_at_once=config['tokens_at_once'])
-  table = np.asarray(jax.device_get(
-      loaded.params['lm']['embed']['embedding']), np.float32)
+  words = loaded.params['lm']['embed']['embedding']
   embed = {
       'image': pictures.pooled,
-      'text': harness.text_embedding(table, loaded.tokenizer)}
+      'text': harness.text_embedding(words, loaded.tokenizer)}
   return {
       name: harness.Runner(
           task, predictor,

@@ -5,6 +5,8 @@
   run       what the log lacks is predicted
   score     metrics from the log alone
   results   a file with the numbers and all that they depend on
+  report    the same as a page, with pictures and what papers report
+  compare   two such files: what differs first, and a paired test
 """
 
 from flamingo.eval.harness.cell import Asked, Cell
