@@ -66,7 +66,7 @@ def test_batch_1_7_and_32_ask_and_answer_the_same(ask, ranked):
   for size in (1, 7, 32):
     _, output = ask(
         str(size), ranked=ranked, chunk=size, tokens_at_once=size * 64,
-        shots=(0, 2), baselines=('text_only',))
+        beams=2, shots=(0, 2), baselines=('text_only',))
     said.append(by_key(output))
   for other in said[1:]:
     assert other.keys() == said[0].keys()

@@ -1,7 +1,9 @@
 """Which demonstrations each query of a cell gets."""
 
 from collections.abc import Callable, Sequence
+import functools
 
+from jax.typing import ArrayLike
 from jaxtyping import Float
 import numpy as np
 
@@ -77,15 +79,19 @@ class Demonstrator:
 
 
 def text_embedding(
-    table: Float[np.ndarray, 'v d'], tokenizer: Tokenizer
+    table: Float[ArrayLike, 'v d'], tokenizer: Tokenizer
 ) -> Embed:
   """Embeds what items say, answers aside, by a mean over their tokens.
 
   Args:
-    table: the language model's word embeddings, frozen as they are.
+    table: the language model's word embeddings, frozen as they are; fetched
+      from their device when a text is first embedded.
     tokenizer: of the language model.
   """
-  centre = np.asarray(table, np.float64).mean(axis=0)
+  @functools.cache
+  def centred():
+    rows = np.asarray(table, np.float32)
+    return rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
 
   def embed(items: Sequence[Item]) -> np.ndarray:
     rows = []
@@ -99,6 +105,6 @@ def text_embedding(
             f'Example {item.id}: expected a text to compare with others by; '
             f'its fields are {dict(item.fields)}. Take config.choices '
             "'rices_image' or 'random' for this benchmark.")
-      rows.append(np.asarray(table[np.asarray(ids)], np.float64).mean(0))
-    return np.stack(rows) - centre
+      rows.append(centred()[np.asarray(ids)].mean(axis=0, dtype=np.float64))
+    return np.stack(rows)
   return embed
