@@ -99,11 +99,11 @@ def test_a_table_has_baselines_and_controls_in_their_columns(root, tmp_path):
   table = Page(figures.table(rows))
   lines = table.rows()
   assert lines[0] == [
-      'shots', 'demonstrations', 'n', 'ours', 'labels shuffled',
-      'nearest centroid', 'no image at all', 'commonest answer']
+      'shots', 'demonstrations', 'n', 'ours', 'commonest answer',
+      'nearest centroid', 'no image at all', 'labels shuffled']
   by_name = {tuple(line[:2]): line[3:] for line in lines[1:]}
-  assert by_name['0', 'none'][1:4] == ['', '', '']
-  ours, labels, centroid, blind, commonest = by_name['2', 'random']
+  assert by_name['0', 'none'][2:] == ['', '', '']
+  ours, commonest, centroid, blind, labels = by_name['2', 'random']
   assert ours == '100.0 [100.0, 100.0]'
   assert labels.startswith('45.5 [') and centroid == labels == commonest
   assert blind == '0.0 [0.0, 0.0]'
@@ -153,7 +153,7 @@ def test_figures_of_papers_stand_where_task_shots_and_choice_agree(
       cell(shots=s, choice=c): half for s, c in (
           (4, 'random'), (4, 'rices_image'), (5, 'random'))})
   rows = [
-      row | dict(task='okvqa') for row in figures.main_rows(
+      row | dict(task='okvqa', metric='vqa_accuracy') for row in figures.main_rows(
           results.read(tmp_path / 'run/results.json')['rows'])]
   head, *lines = Page(figures.table(rows)).rows()
   found = {
@@ -164,6 +164,9 @@ def test_figures_of_papers_stand_where_task_shots_and_choice_agree(
   assert found['4', 'RICES by image']['OpenFlamingo-9B'] == '42.0'
   assert found['4', 'RICES by image']['Flamingo-9B'] == ''
   assert not any(list(found['5', 'random'].values())[4:])
+  # Another metric cannot be set beside theirs.
+  other = [row | dict(metric='top1') for row in rows]
+  assert Page(figures.table(other)).rows()[0][-1] == 'ours'
 
 
 def test_another_split_than_the_papers_is_said(tmp_path):
@@ -208,6 +211,18 @@ def test_a_prompt_is_shown_with_its_pictures_in_order(root, tmp_path):
   for part, path in zip(one.parts, ('support/10', 'support/11', 'query/10')):
     with Image.open(root / f'birds/{path}.png') as picture:
       assert np.array_equal(part.pictures[0], np.asarray(picture))
+
+
+def test_of_many_demonstrations_those_nearest_to_the_query_are_shown(
+    root, tmp_path):
+  (one,) = _telling(
+      root, tmp_path, {cell(shots=7): wrong}, wrong=1, right=0)
+  answers = [part.text.split('Answer:')[1] for part in one.parts]
+  # Supports 10 to 12 and 0 to 3 in turn; the last of them are 0 to 3.
+  assert answers == [' wren', ' robin', ' wren tit', ' wren', '']
+  assert one.earlier == 3
+  page = _tell(root, tmp_path / 'b', {cell(shots=7): wrong})
+  assert '3 more demonstrations come before these' in page.text
 
 
 def test_demonstrations_without_images_are_shown_without(root, tmp_path):

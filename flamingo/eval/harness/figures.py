@@ -5,6 +5,7 @@ from typing import Any
 
 from flamingo.eval import charts
 from flamingo.eval import pages
+from flamingo.eval.benchmarks import BENCHMARKS
 from flamingo.eval.benchmarks.published import Figure, published
 from flamingo.eval.charts import COLORS, MARKERS, Series
 from flamingo.eval.figures import show, shots_axis
@@ -165,28 +166,30 @@ def legend(rows: Iterable[Row]) -> Markup:
 def table(rows: Sequence[Row]) -> Markup:
   """Ours at each number of shots, with baselines and controls, and papers'.
 
-  Papers' figures stand where benchmark, shots and choice agree.
+  Papers' figures stand where benchmark, metric, shots and choice agree.
 
   Args:
     rows: of one benchmark, of `main_rows`.
   """
   plain = [r for r in rows if not r['control'] and not r['baseline']]
-  beside: dict[str, list[Row]] = {}
-  for row in rows:
-    if row['control'] or row['baseline']:
-      name = BASELINES.get(row['baseline']) or CONTROLS[row['control']]
-      beside.setdefault(name, []).append(row)
-  theirs = [_published(row) for row in plain]
-  models = list(dict.fromkeys(f.label for some in theirs for f in some))
-  names = ['shots', 'demonstrations', 'n', 'ours', *beside, *models]
+  theirs = [
+      {figure.label: figure for figure in _published(row)} for row in plain]
+  models = dict.fromkeys(name for figures in theirs for name in figures)
+  beside = {
+      words[name]: some for field, words in (
+          ('baseline', BASELINES), ('control', CONTROLS)) for name in words
+      if (some := [row for row in rows if row[field] == name])}
+  least = [name for name in BASELINES.values() if name in beside]
+  changed = [name for name in CONTROLS.values() if name in beside]
+  names = ['shots', 'demonstrations', 'n', 'ours', *least, *models, *changed]
   body = []
   for row, figures in zip(plain, theirs):
-    found = {figure.label: figure for figure in figures}
     cells = [
-        str(row['shots']), _demonstrations(row), f'{row["n"]:,}', _value(row)]
-    cells += [_beside(row, some) for some in beside.values()]
-    cells += [
-        _number(found[m].value) if m in found else '' for m in models]
+        str(row['shots']), _demonstrations(row), f'{row["n"]:,}', _value(row),
+        *(_beside(row, beside[name]) for name in least),
+        *(_number(figures[name].value) if name in figures else ''
+          for name in models),
+        *(_beside(row, beside[name]) for name in changed)]
     body.append(tag('tr', *(
         tag('td', text, class_=None if i == 1 else 'number')
         for i, text in enumerate(cells))))
@@ -195,6 +198,9 @@ def table(rows: Sequence[Row]) -> Markup:
 
 
 def _published(row) -> list[Figure]:
+  known = BENCHMARKS.get(row['task'])
+  if known is None or known.metric != row['metric']:
+    return []  # of one's own, or scored in a way of one's own
   return published(row['task'], shots=row['shots'], choice=row['choice'])
 
 

@@ -32,6 +32,8 @@ def _card(one: Shown, metric: str) -> Markup:
       f' — right is “{"”, “".join(one.answers)}”']
   if one.said is not None:
     about.append(f'; the model says “{one.said}”')
+  if one.earlier:
+    about.append(f'; {one.earlier} more demonstrations come before these')
   if one.dropped:
     about.append(f'; {one.dropped} demonstrations did not fit')
   parts = [_part(part) for part in demonstrations] + [_part(query, asked=True)]

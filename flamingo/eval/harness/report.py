@@ -16,8 +16,9 @@ from flamingo.eval.markup import figure, grid, join, Markup, missing, tag
 
 _CURVES = (
     'Scores are times 100, as papers print them. A curve that does not stand '
-    'above the crosses owes nothing to the images; one that does not move when '
-    'labels are shuffled does not learn from its demonstrations.')
+    'above the same prompts without any image owes nothing to images; one that '
+    'stays where it is when labels are shuffled takes no answer from its '
+    'demonstrations.')
 _TABLES = (
     'Ours with the 95 % interval over examples and seeds, what it must beat, '
     'and what papers report for as many demonstrations, chosen alike. Theirs '
@@ -86,7 +87,7 @@ def write_report(
 def _summary(tasks, rows) -> list[str]:
   dropped = sum(row['dropped'] for row in figures.main_rows(rows))
   absent = {row['task']: row['missing'] for row in rows if row['missing']}
-  text = f'{len(rows)} numbers of {len(tasks)} benchmarks: {", ".join(tasks)}.'
+  text = f'Evaluated: {", ".join(tasks) or "nothing"}. {len(rows)} numbers.'
   if dropped:
     text += (
         f' {dropped:,} demonstrations were left out of prompts that would '

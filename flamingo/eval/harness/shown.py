@@ -17,6 +17,7 @@ from flamingo.eval.harness.score import Scored
 _FRAMES = 3  # of a clip that are shown
 _CANDIDATES = 6  # that are shown, the best first
 _ANSWERS = 5  # right ones that are shown
+_LAST = 4  # demonstrations that are shown, those nearest to the query
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class Shown:
 
   Attributes:
     id: of the query.
-    parts: demonstrations in order, then the query.
+    parts: the last few demonstrations in order, then the query.
+    earlier: demonstrations in front of them.
     said: what was generated; None if candidates were ranked.
     scores: of the best candidates and of the answer.
     answers: right ones, at most a few.
@@ -51,6 +53,7 @@ class Shown:
 
   id: str
   parts: Sequence[Part]
+  earlier: int
   said: str | None
   scores: Mapping[str, float]
   answers: Sequence[str]
@@ -127,7 +130,7 @@ def _lead(item: Item, said: Said) -> float:
 def _demonstrations(root, row, scored, records, chosen) -> dict[str, Item]:
   wanted = {
       name for i in chosen
-      for name in records[scored.items[i].id]['demonstrations']}
+      for name in records[scored.items[i].id]['demonstrations'][-_LAST:]}
   if not wanted or row.support is None:
     return {}
   try:
@@ -142,7 +145,8 @@ def _show(root, template, scored, records, known, i, value, graded) -> Shown:
   record = records[item.id]
   blind = bool(scored.cell.texts)
   parts = []
-  for name in record['demonstrations']:
+  shown = record['demonstrations'][-_LAST:]
+  for name in shown:
     if name in known:
       text = template.demonstration(known[name])
       parts.append(_part(root, known[name], text, blind))
@@ -158,8 +162,9 @@ def _show(root, template, scored, records, known, i, value, graded) -> Shown:
         name: score for place, (name, score) in enumerate(ranked)
         if place < _CANDIDATES or name == item.answer}
   return Shown(
-      id=item.id, parts=parts, said=said.text, scores=scores,
-      answers=_answers(item), score=value, graded=graded,
+      id=item.id, parts=parts,
+      earlier=len(record['demonstrations']) - len(shown), said=said.text,
+      scores=scores, answers=_answers(item), score=value, graded=graded,
       dropped=record['dropped'])
 
 
