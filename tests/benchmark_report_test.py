@@ -153,7 +153,8 @@ def test_figures_of_papers_stand_where_task_shots_and_choice_agree(
       cell(shots=s, choice=c): half for s, c in (
           (4, 'random'), (4, 'rices_image'), (5, 'random'))})
   rows = [
-      row | dict(task='okvqa', metric='vqa_accuracy') for row in figures.main_rows(
+      row | dict(task='okvqa', metric='vqa_accuracy')
+      for row in figures.main_rows(
           results.read(tmp_path / 'run/results.json')['rows'])]
   head, *lines = Page(figures.table(rows)).rows()
   found = {
