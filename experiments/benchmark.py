@@ -29,19 +29,7 @@ from flamingo.eval.evaluate import Log, read_log
 from flamingo.eval.harness import results
 from flamingo.pretrained.load import load, Loaded
 
-CONFIG = config_flags.DEFINE_config_file(
-    'config', 'experiments/configs/benchmarks.py', lock_config=True)
-MODEL = flags.DEFINE_string('model', None, 'A file or directory of a Flamingo.')
-LM = flags.DEFINE_string(
-    'lm', None, 'Directory of its language model, if it is not in there.')
-VISION = flags.DEFINE_string(
-    'vision', None, 'Its CLIP, if it is not in there.')
-ROOT = flags.DEFINE_string('root', 'data', 'Folder with the benchmarks.')
-OUTPUT = flags.DEFINE_string('output', None, 'Folder of the results.')
-RESCORE = flags.DEFINE_bool(
-    'rescore', False, 'Compute the results from the log; ask no model.')
-LIST = flags.DEFINE_bool(
-    'list', False, 'Say which benchmarks are there, and stop.')
+FLAGS = flags.FLAGS
 
 make_predictor = harness.PicturePredictor
 LOG, RUN, RESULTS, EXAMPLES, REPORT = (
@@ -49,29 +37,46 @@ LOG, RUN, RESULTS, EXAMPLES, REPORT = (
     'report.html')
 
 
+def define_flags() -> None:
+  """Called when this is run, not when it is imported: programs share names."""
+  config_flags.DEFINE_config_file(
+      'config', 'experiments/configs/benchmarks.py', lock_config=True)
+  flags.DEFINE_string('model', None, 'A file or directory of a Flamingo.')
+  flags.DEFINE_string(
+      'lm', None, 'Directory of its language model, if it is not in there.')
+  flags.DEFINE_string(
+      'vision', None, 'Its CLIP, if it is not in there.')
+  flags.DEFINE_string('root', 'data', 'Folder with the benchmarks.')
+  flags.DEFINE_string('output', None, 'Folder of the results.')
+  flags.DEFINE_bool(
+      'rescore', False, 'Compute the results from the log; ask no model.')
+  flags.DEFINE_bool(
+      'list', False, 'Say which benchmarks are there, and stop.')
+
+
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  if LIST.value:
-    rows = {**benchmarks.BENCHMARKS, **config_lib.own_rows(CONFIG.value)}
-    print('\n'.join(listing.lines(ROOT.value, rows)))
+  if FLAGS.list:
+    rows = {**benchmarks.BENCHMARKS, **config_lib.own_rows(FLAGS.config)}
+    print('\n'.join(listing.lines(FLAGS.root, rows)))
     return
-  if OUTPUT.value is None:
+  if FLAGS.output is None:
     raise app.UsageError('Say where results are to be written: --output=DIR.')
-  output = pathlib.Path(OUTPUT.value)
-  if RESCORE.value:
-    rescore(ROOT.value, output)
+  output = pathlib.Path(FLAGS.output)
+  if FLAGS.rescore:
+    rescore(FLAGS.root, output)
     return
-  if MODEL.value is None:
+  if FLAGS.model is None:
     raise app.UsageError(
         'Say what to evaluate: --model=DIR; or --rescore, or --list.')
   start.prepare()
-  config = CONFIG.value
+  config = FLAGS.config
   config_lib.check(config)  # before a model is loaded
   loaded = load(
-      MODEL.value, lm=LM.value, vision=VISION.value,
+      FLAGS.model, lm=FLAGS.lm, vision=FLAGS.vision,
       dtype=build.DTYPES[config.dtype])
-  evaluate(config, loaded, ROOT.value, output)
+  evaluate(config, loaded, FLAGS.root, output)
 
 
 def evaluate(
@@ -224,4 +229,5 @@ def _longest(config, loaded) -> int:
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)
