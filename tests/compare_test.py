@@ -1,12 +1,17 @@
 """Two evaluations are compared: what differs first, and who is better."""
 
 import json
+import re
 
 import benchmark_models as models
 from benchmark_runs import birds_row, cell, edit, half, right, write_run, wrong
 from experiments import compare
+from experiments.configs import benchmarks as config_lib
+from flamingo.eval.benchmarks import Item
 from flamingo.eval.evaluate import Log
 from flamingo.eval.harness import compare as compare_lib
+from flamingo.eval.harness import differences
+from flamingo.eval.harness import whole
 from flamingo.eval.harness.runs import read_run
 import pytest
 
@@ -156,9 +161,9 @@ def test_the_first_difference_is_said_with_both_values(write):
 def test_a_key_that_one_config_lacks_differs(write):
   a = write('a', {cell(): right}, config={'rows': {'coco': {'shots': 4}}})
   b = write('b', {cell(): right}, config={'rows': {}})
-  found = compare_lib.config_difference(read_run(a), read_run(b))
+  found = differences.config_difference(read_run(a), read_run(b))
   assert (found.where, found.first, found.second, found.others) == (
-      'rows.coco.shots', 4, compare_lib.ABSENT, ('rows',))
+      'rows.coco.shots', 4, differences.ABSENT, ('rows',))
 
 
 def test_the_first_prompt_that_differs_is_named(write):
@@ -180,8 +185,9 @@ def test_demonstrations_tell_more_than_a_digest(write):
       "'support 1']\n               B: ['support 0']") in _text(a, b)
 
 
-def test_a_metric_without_scores_of_examples_is_shown_and_not_tested(
-    write, root, tmp_path):
+@pytest.fixture(name='hateful')
+def _hateful(tmp_path):
+  """Two runs whose score is an area under a curve, and their data root."""
   models.birds(tmp_path, ranked=True)
   lines = [
       json.loads(line) for line in
@@ -191,15 +197,85 @@ def test_a_metric_without_scores_of_examples_is_shown_and_not_tested(
              'references': [i % 2]}
   (tmp_path / 'birds/query.jsonl').write_text(
       ''.join(json.dumps(line) + '\n' for line in lines))
-  row = birds_row(metric='roc_auc')
-  said = lambda item, i: [0.0, float(i % 2 or i == 0)]
-  write_run(
-      tmp_path / 'a', tmp_path, {cell(metric='roc_auc'): said}, row=row)
-  (one,) = _compared(tmp_path / 'a', tmp_path / 'a')
+  config = config_lib.get_config().to_dict() | {
+      'tasks': ['birds'], 'own': [dict(
+          name='birds', query='birds/query.jsonl',
+          support='birds/support.jsonl', template='qa', metric='roc_auc',
+          open_ended=False)]}
+  for name, said in (
+      ('a', lambda item, i: [0.0, float(i % 2 or i == 0)]),
+      ('b', lambda item, i: [0.0, float(i < 6)])):
+    write_run(
+        tmp_path / name, tmp_path, {cell(metric='roc_auc'): said},
+        row=birds_row(metric='roc_auc'), config=config)
+  return tmp_path
+
+
+def test_a_metric_without_scores_of_examples_is_shown_and_not_tested(hateful):
+  (one,) = _compared(hateful / 'a', hateful / 'a')
   # One of six negatives ties with all positives.
   assert one.first == pytest.approx(1 - 1 / 12)
   assert (one.comparison, one.examples) == (None, 11)
-  assert 'no example scores' in _text(tmp_path / 'a', tmp_path / 'a')
+  text = _text(hateful / 'a', hateful / 'a')
+  assert 'no example scores' in text
+  assert 'roc_auc is of all examples together. With --root=DATA' in text
+
+
+def test_with_the_data_it_is_tested_on_resampled_examples(hateful):
+  a, b = read_run(hateful / 'a'), read_run(hateful / 'b')
+  items = {
+      item.id: item
+      for item in birds_row(metric='roc_auc').items(hateful, 'query')}
+  (pair,) = compare_lib.common_cells(a, b)
+  one = compare_lib.compare_cells(a, b, pair, items)
+  assert one.first == pytest.approx(1 - 1 / 12)
+  # Of five positives three are above three of six negatives, and tie with
+  # three; two tie with three and are below three.
+  assert one.second == pytest.approx((3 * (3 + 1.5) + 2 * 1.5) / 30)
+  difference = one.comparison.difference
+  assert difference.value == pytest.approx(one.first - one.second)
+  assert difference.low < difference.value < difference.high
+  assert 0 < one.comparison.p_value < 0.2
+  same = compare_lib.compare_cells(a, a, pair, items)
+  assert same.comparison.p_value == 1
+  text = '\n'.join(compare.lines(a, b, root=hateful))
+  assert '1 differences have' in text and 'With --root' not in text
+
+
+def test_with_the_data_a_metric_of_examples_comes_out_the_same(write, root):
+  a, b = write('a', {cell(): right}), write('b', {cell(): half})
+  (one,) = _compared(a, b)
+  items = {item.id: item for item in birds_row().items(root, 'query')}
+  assert compare_lib.compare_cells(
+      read_run(a), read_run(b), one.pair, items) == one
+
+
+def test_captions_of_other_examples_are_said_to_weigh_each_other(tmp_path):
+  models.birds(tmp_path, ranked=False)
+  row = birds_row(ranked=False, metric='cider')
+  said = {cell(metric='cider', open_ended=True, max_tokens=5):
+          lambda item, i: item.answer if i % 2 else 'an owl'}
+  for name, queries in (('a', range(9)), ('b', range(3, 11))):
+    write_run(tmp_path / name, tmp_path, said, row=row, queries=queries)
+  a, b = read_run(tmp_path / 'a'), read_run(tmp_path / 'b')
+  assert 'and the runs have others' in '\n'.join(compare.lines(a, b))
+  items = {item.id: item for item in row.items(tmp_path, 'query')}
+  (pair,) = compare_lib.common_cells(a, b)
+  one = compare_lib.compare_cells(a, b, pair, items)
+  # The same answers to the same examples: no difference, whatever the others.
+  assert one.first == one.second > 0
+  assert (one.examples, one.comparison.p_value) == (6, 1)
+
+
+def test_groups_that_are_not_complete_are_left_out():
+  items = {
+      f'{i}': Item(
+          id=f'{i}', image=(), answer='a', references=('a',),
+          group=f'g{i // 2}') for i in range(6)}
+  common = ['0', '1', '2', '4', '5']
+  kept = whole.whole_groups('winoground', common, items)
+  assert [item.id for item in kept] == ['0', '1', '4', '5']
+  assert len(whole.whole_groups('roc_auc', common, items)) == 5
 
 
 def test_checkpoints_that_were_evaluated_are_compared_too(tmp_path):
@@ -234,7 +310,29 @@ def _checkpoint(path, correct):
   (path / 'results.json').write_text(json.dumps(rows))
 
 
+def test_the_program_prints_what_is_to_be_said(write, capsys):
+  a, b = write('a', {cell(): right}), write('b', {cell(): half})
+  compare.main([str(a), str(b)])
+  printed = capsys.readouterr().out
+  assert printed == _text(a, b) + '\n'
+  assert re.search(r'birds query top1 +100.0 % +45.5 % +54.5 %', printed)
+  assert re.search(r'0.031 +11 +0 +0\n', printed)
+
+
 # Bad input.
+
+
+def test_the_program_says_what_is_wrong_and_no_more(write, tmp_path):
+  a = write('a', {cell(): right})
+  with pytest.raises(SystemExit, match='Give what was its --output'):
+    compare.main([str(a), str(tmp_path / 'b')])
+
+
+def test_a_checkpoint_has_no_data_root(tmp_path):
+  _checkpoint(tmp_path, 3)
+  run = read_run(tmp_path)
+  with pytest.raises(ValueError, match='Leave --root out'):
+    compare.lines(run, run, root=tmp_path)
 
 
 def test_no_folder_is_an_error(tmp_path):
