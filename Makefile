@@ -9,7 +9,8 @@ EVAL_OVERRIDES ?=
 # Processes that tests run in; a file's tests stay in one.
 WORKERS ?= 2
 RUN = $(VENV)/bin/python
-PYTEST = $(RUN) -m pytest -n $(WORKERS) --dist=loadfile
+# In the order of their names, which has the longest ones in front.
+PYTEST = $(RUN) -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 STAMP = $(VENV)/.installed
 ORACLES = $(VENV)/.oracles
 
@@ -55,7 +56,8 @@ parity: $(ORACLES)
 	@echo '== Comparing with the originals =='
 	OMP_NUM_THREADS=1 $(PYTEST) --parity tests/*_parity_test.py
 	@echo '== Comparing with pycocoevalcap and its Java =='
-	$(PYTEST) tests/scores_captions_test.py tests/scores_ptb*_test.py
+	$(PYTEST) tests/scores_captions_test.py tests/scores_ptb*_test.py \
+	    tests/harness_benchmarks_test.py tests/benchmark_report_test.py
 
 bench: $(STAMP)
 	$(RUN) -m experiments.bench

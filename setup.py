@@ -36,7 +36,7 @@ QUICKSTART = [
 
 TEST = [
     'pytest>=8',
-    'pytest-xdist>=3.6',
+    'pytest-xdist>=3.8',
     'beartype>=0.20',
     'nbclient>=0.10',
     'nbformat>=5.10',

@@ -70,6 +70,8 @@ NAMES = {
 @pytest.mark.parametrize('name', sorted(WRITERS))
 def test_every_benchmark_is_asked_and_scored(ask, name):
   row = benchmarks.BENCHMARKS[name]
+  if row.metric == 'cider':
+    pytest.importorskip('pycocoevalcap', reason='captions: make parity')
   rows, records = ask(
       name, rows={name: SMALL}, baselines=('majority', 'text_only'))
   plain = [r for r in rows if r['baseline'] is None]
