@@ -57,7 +57,8 @@ parity: $(ORACLES)
 	OMP_NUM_THREADS=1 $(PYTEST) --parity tests/*_parity_test.py
 	@echo '== Comparing with pycocoevalcap and its Java =='
 	$(PYTEST) tests/scores_captions_test.py tests/scores_ptb*_test.py \
-	    tests/harness_benchmarks_test.py tests/benchmark_report_test.py
+	    tests/harness_benchmarks_test.py tests/benchmark_report_test.py \
+	    tests/compare_test.py
 
 bench: $(STAMP)
 	$(RUN) -m experiments.bench
