@@ -42,7 +42,7 @@ from flamingo.pretrained.lm import lm_config
 from flamingo.pretrained.openflamingo_rules import rules
 
 # OpenFlamingo-9B: MPT-7B, a gated block before every fourth layer, and CLIP
-# ViT-L/14. `num_layers` cut down, by --layers, tries this script in a minute.
+# ViT-L/14. Fewer layers, by --layers, try this script in a minute.
 TEXT = dict(
     model_type='mpt', d_model=4096, n_heads=32, n_layers=32,
     expansion_ratio=4, vocab_size=50280, no_bias=True,
