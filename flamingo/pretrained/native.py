@@ -14,8 +14,6 @@ import os
 import pathlib
 from typing import Any
 
-import jax
-import numpy as np
 
 from flamingo import params as params_lib
 from flamingo.data.tags import Tags
@@ -33,7 +31,7 @@ from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import formats
 from flamingo.pretrained.flamingo import parameter_shapes, Part, Published
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.layouts import Rule, write_params
 from flamingo.pretrained.tokenizer import load_tokenizer
 from flamingo.pretrained.vision import VisionInfo
 from flamingo.types import Params
@@ -66,9 +64,9 @@ def save(
   """
   path = pathlib.Path(path)
   path.mkdir(parents=True, exist_ok=True)
-  formats.write_safetensors(path, (
-      ('/'.join(leaf), np.asarray(jax.device_get(array)))
-      for leaf, array in params_lib.flatten(params)))
+  formats.write_safetensors(path, write_params(params, [
+      _as_it_is('/'.join(leaf), array.ndim)
+      for leaf, array in params_lib.flatten(params)]))
   tokenizer.save(path)
   (path / 'config.json').write_text(json.dumps({
       'model_type': KIND,
