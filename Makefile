@@ -55,10 +55,11 @@ test: $(STAMP)
 parity: $(ORACLES)
 	@echo '== Comparing with the originals =='
 	OMP_NUM_THREADS=1 $(PYTEST) --parity tests/*_parity_test.py
-	@echo '== Comparing with pycocoevalcap and its Java =='
+	@echo '== Comparing with pycocoevalcap, its Java, and scikit-learn =='
 	$(PYTEST) tests/scores_captions_test.py tests/scores_ptb*_test.py \
 	    tests/harness_benchmarks_test.py tests/benchmark_report_test.py \
-	    tests/compare_test.py
+	    tests/compare_test.py tests/scores_ranking_test.py \
+	    tests/scores_rareact_test.py
 
 bench: $(STAMP)
 	$(RUN) -m experiments.bench

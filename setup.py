@@ -52,6 +52,7 @@ PARITY = [
     'transformers==4.57.6',
     'safetensors>=0.5',
     'einops-exts>=0.0.4',
+    'scikit-learn>=1.5',
 ]
 
 setuptools.setup(
