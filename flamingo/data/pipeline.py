@@ -62,7 +62,7 @@ class Layout:
 
 def draw_batch(
     dataset: Dataset, tokenizer: Tokenizer, layout: Layout, seed: int,
-    step: int, rows: range | None = None,
+    step: int, rows: Sequence[int] | None = None,
 ) -> Batch:
   """The batch of one dataset at one step, or some rows of it.
 
@@ -93,8 +93,7 @@ def make_pipeline(
     *,
     seed: int,
     steps: int,
-    process: int = 0,
-    processes: int = 1,
+    rows: Callable[[int], Sequence[int]] = range,
     threads: int = 1,
 ) -> grain.DatasetIterator:
   """An iterator over steps of {dataset name: batch}.
@@ -107,31 +106,24 @@ def make_pipeline(
     layout: shape of the batches.
     seed: of the whole order.
     steps: length.
-    process: number of this process; it draws its share of each batch.
-    processes: how many share each batch.
+    rows: of a batch size, those rows that this process draws; by default all.
+      Several processes share the rows by `sharding.rows_here`.
     threads: how many steps are drawn at once, ahead of the training.
 
   Raises:
-    ValueError: names occur twice, or a batch can't be shared evenly.
+    ValueError: names occur twice.
   """
   names = [dataset.name for dataset in datasets]
   if len(set(names)) < len(names) or not names:
     raise ValueError(
         f'A mixture needs datasets of different names, not {names}.')
-  for dataset in datasets:
-    if dataset.batch_size % processes:
-      raise ValueError(
-          f'{dataset.name} has batch_size={dataset.batch_size}, which '
-          f'{processes} processes cannot share evenly. Take a multiple.')
+  drawn = {dataset.name: rows(dataset.batch_size) for dataset in datasets}
 
   def draw(step: int) -> dict[str, Batch]:
-    batches = {}
-    for dataset in datasets:
-      share = dataset.batch_size // processes
-      rows = range(process * share, (process + 1) * share)
-      batches[dataset.name] = draw_batch(
-          dataset, tokenizer, layout, seed, step, rows)
-    return batches
+    return {
+        dataset.name: draw_batch(
+            dataset, tokenizer, layout, seed, step, drawn[dataset.name])
+        for dataset in datasets}
 
   options = grain.ReadOptions(
       num_threads=threads, prefetch_buffer_size=2 * threads)
