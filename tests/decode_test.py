@@ -4,8 +4,10 @@ from flamingo.analysis.occlusion import relevance
 from flamingo.data import encode
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval import fewshot, metrics
+from flamingo.eval.batches import batches
 from flamingo.eval.decode import Predictor
 from flamingo.eval.fewshot import Shot, Trial
+from flamingo.eval.sample import Sampling
 from flamingo.types import Chunk
 import jax
 import jax.numpy as jnp
@@ -60,10 +62,12 @@ def small(tiny, random_params):
 
 
 @pytest.fixture(scope='module')
-def predictor(small):
-  return Predictor(
-      *small, STORE.__getitem__, never=TOKENIZER.unsaid_ids,
-      pad_id=TOKENIZER.pad_id, tokens_at_once=96)
+def predictor(small, quick_jit):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'jit', quick_jit)
+    return Predictor(
+        *small, STORE.__getitem__, never=TOKENIZER.unsaid_ids,
+        pad_id=TOKENIZER.pad_id, tokens_at_once=96)
 
 
 @pytest.fixture(scope='module')
@@ -131,21 +135,25 @@ def test_scores_do_not_depend_on_the_batch_size(predictor, alone, monkeypatch):
   assert_scores(predictor.rank(GROUPS), alone)
 
 
-def test_batches_are_of_few_shapes_and_leave_nobody_out(predictor, monkeypatch):
-  monkeypatch.setattr(predictor, 'tokens_at_once', 256)
+def test_batches_are_of_few_shapes_and_leave_nobody_out():
   lengths = np.random.default_rng(0).integers(3, 40, size=101)
-  batches = list(predictor._batches([range(n) for n in lengths]))
-  assert sorted(i for where, _, _ in batches for i in where) == list(range(101))
-  for where, rows, length in batches:
+  found = list(batches(lengths, 256))
+  assert sorted(i for where, _, _ in found for i in where) == list(range(101))
+  for where, rows, length in found:
     assert len(where) <= rows <= 256 // length
     assert all(lengths[i] <= length for i in where)
   # One shape a length is compiled, and only the last batch has room.
-  shapes = {(rows, length) for _, rows, length in batches}
-  assert len(shapes) == len({length for _, length in shapes}) < len(batches)
-  assert all(len(where) == rows for where, rows, _ in batches[:-1])
+  shapes = {(rows, length) for _, rows, length in found}
+  assert len(shapes) == len({length for _, length in shapes}) < len(found)
+  assert all(len(where) == rows for where, rows, _ in found[:-1])
   # Few prompts are not padded to many.
-  (_, rows, _), = predictor._batches([range(5)] * 3)
+  (_, rows, _), = batches([5] * 3, 256)
   assert rows == 4
+  # Eight parts have as many rows each.
+  shared = list(batches(lengths, 256, shards=8, behind=16))
+  assert sorted(i for where, _, _ in shared for i in where) == list(range(101))
+  for _, rows, length in shared:
+    assert rows % 8 == 0 and rows // 8 <= max(1, 256 // (length + 16))
 
 
 def test_ranking_does_not_depend_on_the_order_of_candidates(predictor, alone):
@@ -299,6 +307,57 @@ def test_a_prompt_that_does_not_fit_is_refused(small):
   empty = encode.Example(None, *np.zeros((3, 0), np.int32))
   with pytest.raises(ValueError, match='A prompt is empty'):
     short.generate([empty], max_tokens=3, stop=0)
+
+
+# Sampling.
+
+
+SAMPLING = Sampling(temperature=1.3, top_k=40, top_p=0.9, seed=3)
+
+
+def test_draws_depend_neither_on_the_batch_nor_on_other_draws(predictor):
+  kwargs = dict(max_tokens=TOKENS, sampling=SAMPLING, stop=-1)
+  kwargs['stop'] = predictor.sample(RAGGED, **kwargs)[0][0].tokens[2]
+  together = predictor.sample(RAGGED, draws=3, **kwargs)
+  backwards = predictor.sample(RAGGED[::-1], draws=3, **kwargs)[::-1]
+  alone = [
+      predictor.sample([prompt], **kwargs)[0] for prompt in RAGGED]
+  said = lambda several: [[g.tokens for g in draws] for draws in several]
+  assert said(together) == said(backwards)
+  assert [draws[:1] for draws in said(together)] == said(alone)
+  assert len({g.tokens for draws in together for g in draws}) > len(RAGGED)
+  lengths = {len(g.tokens) for draws in together for g in draws}
+  assert TOKENS in lengths and min(lengths) < TOKENS
+
+
+def test_a_drawn_text_has_the_likelihood_that_reading_it_gives(
+    predictor, plain, stop
+):
+  came = predictor.sample(
+      RAGGED, max_tokens=TOKENS, stop=stop, sampling=SAMPLING, draws=2)
+  for prompt, draws in zip(RAGGED, came, strict=True):
+    for one in draws:
+      ids = one.tokens + (stop,) * (len(one.tokens) < TOKENS)
+      assert one.log_likelihood == pytest.approx(
+          score(plain, prompt, ids), rel=1e-5, abs=1e-5)
+
+
+def test_the_only_token_left_is_the_greedy_one(predictor, stop):
+  kwargs = dict(max_tokens=TOKENS, stop=stop)
+  greedy = predictor.generate(RAGGED, **kwargs)
+  for sampling in Sampling(top_k=1), Sampling(temperature=1e-6):
+    drawn = predictor.sample(RAGGED, sampling=sampling, **kwargs)
+    assert [g.tokens for (g,) in drawn] == [g.tokens for g in greedy]
+
+
+def test_names_give_prompts_a_chance_of_their_own(predictor, stop):
+  kwargs = dict(max_tokens=TOKENS, stop=stop, sampling=Sampling(seed=1))
+  twice = [RAGGED[0]] * 2
+  one, same = predictor.sample(twice, **kwargs)
+  assert one == same
+  first, second = predictor.sample(twice, names=['a', 'b'], **kwargs)
+  (again,) = predictor.sample(twice[:1], names=['b'], **kwargs)
+  assert first[0].tokens != second[0].tokens == again[0].tokens
 
 
 # Hiding places.

@@ -2,7 +2,7 @@
 
 from flamingo.data import encode
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.eval.trie import Trie
+from flamingo.eval.trie import Branch, Trie
 from flamingo.types import Chunk
 import numpy as np
 import pytest
@@ -133,3 +133,31 @@ def test_rows_behind_the_end_see_nothing(trie):
   np.testing.assert_array_equal(
       mask[: len(trie), : len(trie)], trie.mask(len(trie)))
   assert not mask[len(trie) :].any() and not mask[:, len(trie) :].any()
+
+
+def test_a_branch_sees_its_prompt_and_itself_alone():
+  stem = Trie()
+  prompts = [prompt((4, 'ab'), query=6), prompt((4, 'ab'), query=0)]
+  ends = [stem.add(one) for one in prompts]
+  branch = Branch(stem)
+  asked = [
+      (one, ids, question) for one, end in zip(prompts, ends)
+      for ids in [(1, 2, 3), (1, 4)]
+      for question in branch.ask(branch.begin(end), [ids])]
+  rows = [None, *branch.images]
+  size = len(stem) + 3  # of the cache, with padding
+  sees = branch.mask(len(branch) + 2, size)
+  for one, ids, question in asked:
+    assert question.targets == ids
+    for k, node in enumerate(question.nodes):
+      seen = np.flatnonzero(sees[node])
+      came = [
+          (stem.tokens[i], [None, *stem.images][stem.image_index[i]])
+          if i < size else (
+              branch.tokens[i - size], rows[branch.image_index[i - size]])
+          for i in seen]
+      assert came == written(one, ids[:k])
+      assert branch.positions[node] == len(one.tokens) - 1 + k
+  # What begins alike behind one prompt is there once, behind two twice.
+  assert branch.tokens.count(1) == 2
+  assert not sees[len(branch) :].any()

@@ -97,11 +97,57 @@ class Trie:
     return self._numbers[row]
 
   def _child(self, parent: int | None, token: int, image: int) -> int:
-    key = (parent, token, image)
+    position = 0 if parent is None else self.positions[parent] + 1
+    return self._node((parent, token, image), parent, token, image, position)
+
+  def _node(self, key, parent, token, image, position) -> int:
+    """The number of the token that is known by this key, made if need be."""
     if key not in self._children:
       self._children[key] = len(self.tokens)
       self.tokens.append(token)
-      self.positions.append(0 if parent is None else self.positions[parent] + 1)
+      self.positions.append(position)
       self.image_index.append(image)
       self._parents.append(parent)
     return self._children[key]
+
+
+class Branch(Trie):
+  """Candidates behind some prompts of another tree, their stem.
+
+  The last token of each prompt is read once more, at the head of its
+  candidates; what is before it the branch sees in the stem's cache.
+
+  Args:
+    stem: the prompts.
+  """
+
+  def __init__(self, stem: Trie):
+    super().__init__()
+    self._stem = stem
+    self._ends: dict[int, int] = {}
+
+  def begin(self, end: int) -> int:
+    """The place in this tree of the stem's token `end`."""
+    stem = self._stem
+    index = stem.image_index[end]
+    image = self._number(stem.images[index - 1] if index else None)
+    node = self._node(
+        ('stem', end), None, stem.tokens[end], image, stem.positions[end])
+    self._ends[node] = end
+    return node
+
+  def mask(self, size: int, stem: int = 0) -> np.ndarray:
+    """What each token sees: bool [size, stem + size], the stem's first."""
+    sees = np.concatenate(
+        [np.zeros((size, stem), bool), super().mask(size)], axis=1)
+    if not stem:
+      return sees
+    before = self._stem.mask(stem)
+    for node, parent in enumerate(self._parents):
+      if parent is None:
+        end = self._ends[node]
+        sees[node, :stem] = before[end]
+        sees[node, end] = False  # it is read anew
+      else:
+        sees[node, :stem] = sees[parent, :stem]
+    return sees
