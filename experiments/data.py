@@ -78,10 +78,11 @@ def load_pictures(
     for one in emoji[split]:
       for style in STYLES:
         for view in range(section.views[split]):
-          seen = _view(one.hexcode, style, view)
+          seen = view_of(one.hexcode, style, view)
           png = getattr(one, style)
           keys.append(key(png, seen, size))
-          drawings.append(functools.partial(_draw, png, one.name, seen, size))
+          drawings.append(
+              functools.partial(draw_view, png, one.name, seen, size))
   asked = {}
   for split, count in section.questions.items():
     chosen = [
@@ -209,13 +210,17 @@ def name_pools(tokenizer, split: str) -> dict[str, Sequence[str]]:
       'multi': names.nonsense(tokenizer, split)}
 
 
-def _view(hexcode: str, style: str, number: int) -> images.View:
+def view_of(hexcode: str, style: str, number: int) -> images.View:
+  """View `number` of an emoji in a style; the same wherever it is shown."""
   chance = np.random.default_rng(
       (zlib.crc32(f'{hexcode} {style}'.encode()), number))
   return images.random_view(chance)
 
 
-def _draw(png: bytes, name: str, view: images.View, size: int) -> np.ndarray:
+def draw_view(
+    png: bytes, name: str, view: images.View, size: int
+) -> np.ndarray:
+  """Draws an emoji under a view, in a square of `size` pixels."""
   return images.draw(images.decode(png, name=name), view, size=size)
 
 

@@ -362,6 +362,51 @@ def _order(file, image):
   return write
 
 
+def easy_vqa(root):
+  folder = root / 'easy_vqa'
+  for split, count in (('train', 5), ('test', 3)):
+    rows = []
+    for i in range(count):
+      picture(folder / split / f'images/{i}.png', seed=i + 10 * len(rows))
+      rows += [['what shape is in the image?', 'circle', i],
+               ['is there a red shape?', 'no', i]]
+    to_json(folder / split / 'questions.json', rows)
+  (folder / 'answers.txt').write_text('circle\nred\nyes\nno\n')
+
+
+def _episodes(kind, ways, rounds=3):
+  def write(root):
+    names, seeds = ['dax', 'wug', 'fep', 'zup', 'kiv'][:ways], {}
+    for split in ('validation', 'test'):
+      lines = []
+      for i in range(3):
+        shown = [(name, k) for k in range(rounds) for name in names]
+        for name, k in (*shown, ('query', i)):
+          seed = seeds.setdefault((name, k), len(seeds))  # no two are one
+          picture(root / f'emoji/images/{name}-{k}.png', seed=seed)
+        lines.append({
+            'image': f'query-{i}.png', 'answer': names[i % ways],
+            'candidates': names, 'demonstrations': [
+                {'image': f'{name}-{k}.png', 'answer': name}
+                for name, k in shown]})
+      to_lines(root / f'emoji/{kind}_{ways}way_{split}.jsonl', lines)
+  return write
+
+
+def emoji_names(root):
+  names = ['dog face', 'dog', 'cat', 'fox', 'lion']
+  for split in ('validation', 'test'):
+    for i, _ in enumerate(names):
+      picture(root / f'emoji/images/{i}.png', seed=i)
+      picture(root / f'emoji/images/{i}-again.png', seed=i + 50)
+    to_lines(root / f'emoji/names_{split}.jsonl', [
+        {'image': f'{i}.png', 'answer': name, 'candidates': names}
+        for i, name in enumerate(names)])
+    to_lines(root / f'emoji/names_{split}_support.jsonl', [
+        {'image': f'{i}-again.png', 'answer': name, 'candidates': names}
+        for i, name in enumerate(names)])
+
+
 # What writes each benchmark's files below a data root.
 WRITERS = {
     'coco': coco, 'flickr30k': flickr30k, 'vqav2': vqav2, 'okvqa': okvqa,
@@ -378,4 +423,7 @@ WRITERS = {
     'aro_coco_order': _order('coco_order', 'coco/val2014/COCO_val2014_9.jpg'),
     'aro_flickr_order': _order(
         'flickr_order', 'flickr30k/flickr30k-images/9.jpg'),
+    'easy_vqa': easy_vqa, 'emoji_names': emoji_names,
+    **{f'emoji_{kind}_{ways}way': _episodes(kind, ways)
+       for kind in ('binding', 'category') for ways in (2, 5)},
 }

@@ -205,7 +205,8 @@ def test_balanced_with_fewer_shots_than_classes_takes_the_nearest_classes():
 
 
 def test_similarities_of_other_items_are_refused():
-  with pytest.raises(ValueError, match=r'17 queries and 41.*\(41, 17\)'):
+  with pytest.raises(
+      ValueError, match=r'17 queries and \[41\].* 41 rows of \[17\]'):
     benchmarks.most_similar(
         QUERIES, SUPPORT, shots=1, similarity=SIMILARITY.T)
 
@@ -309,3 +310,77 @@ def test_too_few_examples_to_divide_are_refused():
   with pytest.raises(ValueError, match="16 examples of class '(wren|tit|jay)'"):
     benchmarks.subsets(
         row(validation=6, pool=5, by_class=True), SUPPORT, seed=0)
+
+
+# Rounds, and queries with demonstrations of their own.
+
+
+def with_own(query, k=4):
+  """The query with 3 classes of its own, k examples each."""
+  return dataclasses.replace(query, demonstrations=tuple(
+      Item(id=f'{query.id}/{i}', image=(f'{query.id}/{i}.png',),
+           answer=f'{query.id} {i % 3}', references=('?',))
+      for i in range(3 * k)))
+
+
+EPISODES = [with_own(query) for query in QUERIES]
+
+
+def answers(choice):
+  return [item.answer for item in choice.items]
+
+
+def rounds_of(shots, **more):
+  return benchmarks.at_random(
+      EPISODES, (), shots=shots, seed=1, task='birds', rounds=True, **more)
+
+
+def test_what_a_query_brings_along_demonstrates_for_it_alone():
+  for query, choice in zip(EPISODES, rounds_of(4)):
+    assert {item.id for item in choice.items} == {
+        item.id for item in query.demonstrations}
+  mixed = [*QUERIES[:3], *EPISODES[3:5]]
+  for query, choice in zip(mixed, benchmarks.at_random(
+      mixed, SUPPORT, shots=5, seed=1, task='birds')):
+    assert all(
+        item in (query.demonstrations or SUPPORT) for item in choice.items)
+
+
+def test_a_round_shows_every_answer_once_in_an_order_of_its_own():
+  orders = set()
+  for choice in rounds_of(4):
+    for at in range(0, 12, 3):
+      order = tuple(name[-1] for name in answers(choice)[at : at + 3])
+      assert sorted(order) == ['0', '1', '2']
+      orders.add(order)
+  assert len(orders) == 6
+
+
+def test_the_first_rounds_are_those_of_fewer_shots():
+  for few, many in zip(rounds_of(2), rounds_of(3)):
+    assert many.items[:6] == few.items
+
+
+def test_the_most_similar_of_each_answer_are_rounds_too():
+  rng = np.random.default_rng(2)
+  similarity = [rng.normal(size=12) for _ in EPISODES]
+  choices = benchmarks.most_similar(
+      EPISODES, (), shots=2, similarity=similarity, rounds=True)
+  for query, row, choice in zip(EPISODES, similarity, choices):
+    value = {item.id: row[i] for i, item in enumerate(query.demonstrations)}
+    shown = [value[item.id] for item in choice.items]
+    assert shown == sorted(shown)
+    for c in range(3):
+      mine = [one for one in query.demonstrations if one.answer[-1] == str(c)]
+      best = sorted(mine, key=lambda one: -value[one.id])[:2]
+      assert all(one in choice.items for one in best)
+
+
+def test_too_few_of_an_answer_for_the_rounds_are_refused():
+  with pytest.raises(ValueError, match='5 demonstrations of each of 3 answers'):
+    rounds_of(5)
+  short = dataclasses.replace(
+      EPISODES[0], demonstrations=EPISODES[0].demonstrations[:-1])
+  with pytest.raises(ValueError, match='there are 11'):
+    benchmarks.at_random(
+        [short], (), shots=4, seed=1, task='birds', rounds=True)

@@ -30,7 +30,7 @@ def _line(row):
   if row.development:
     asked += ', DEV'
   metric = row.metric + ('' if row.open_ended else ', ranked')
-  shots = ', '.join(map(str, row.shots))
+  shots = ', '.join(map(str, row.shots)) + ' of each class' * row.rounds
   return (
       f'| {row.name} | {", ".join(f"`{path}`" for path in files)} | {asked} | '
       f'{metric} | {shots} |')

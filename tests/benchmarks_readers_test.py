@@ -332,3 +332,38 @@ def test_pope_answers_yes_or_no(read):
     path.write_text(path.read_text().replace('"no"', '"maybe"'))
   with pytest.raises(ValueError, match="line 2.*came 'maybe'"):
     read('pope_popular', change=change)
+
+
+# Those that are made here.
+
+
+def test_an_episode_brings_its_demonstrations_along(read):
+  items = read('emoji_binding_2way')
+  item = items[1]
+  assert item.image == ('emoji/images/query-1.png',)
+  assert (item.answer, item.candidates) == ('wug', ('dax', 'wug'))
+  assert [one.answer for one in item.demonstrations] == ['dax', 'wug'] * 3
+  assert item.demonstrations[2].image == ('emoji/images/dax-1.png',)
+  assert len({one.id for i in items for one in i.demonstrations}) == 18
+  # So that a random label is one of the episode's.
+  assert {one.candidates for one in item.demonstrations} == {item.candidates}
+
+
+def test_easy_vqa_is_read_as_its_package_has_it(read):
+  items = read('easy_vqa')
+  assert [item.id for item in items] == list('012345')
+  assert items[3].image == ('easy_vqa/test/images/1.png',)
+  assert items[3].fields == {'question': 'is there a red shape?'}
+  assert items[3].candidates == ('circle', 'red', 'yes', 'no')
+
+
+@pytest.mark.parametrize('entry, message', [
+    (['what?', 'blue', 0], r"\[1\]: expected one of the 4 answers.*'blue'"),
+    (['what?', 'red'], r'\[1\]: expected \[question, answer'),
+    ({'question': 'what?'}, r'\[1\]: expected \[question, answer')])
+def test_an_entry_of_easy_vqa_that_is_none_is_named(read, entry, message):
+  def change(root):
+    edit(root / 'easy_vqa/test/questions.json',
+         lambda rows: rows.__setitem__(1, entry))
+  with pytest.raises(ValueError, match=message):
+    read('easy_vqa', change=change)

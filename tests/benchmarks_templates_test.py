@@ -31,6 +31,7 @@ def test_every_way_has_a_template_for_every_kind_of_task():
     ('caption', '<image>Output: yes'),
     ('qa', '<image>Question: is it big? Answer: yes'),
     ('class', '<image>yes'),
+    ('name', '<image> yes'),
     ('hateful_memes',
      '<image>is an image with written: "oh {no}" on it. Is it hateful? '
      'Answer: yes'),
@@ -46,6 +47,7 @@ def test_the_paper_s_prompts(key, expected):
     ('caption', '<image>Output:yes'),
     ('qa', '<image>Question:is it big? Short answer:yes'),
     ('class', '<image>Output:yes'),
+    ('name', '<image>Output:yes'),
     ('hateful_memes',
      "<image>is an image with: 'oh {no}' written on it. Is it hateful? "
      'Answer:yes')])
@@ -62,6 +64,7 @@ def test_the_prompts_of_openflamingo(key, expected):
      'Task: Answer the questions based on the image when possible, otherwise '
      'say unanswerable.\nImage:<image>Question: is it big? Answer: yes\n'),
     ('class', '<image>a photo of a yes.'),
+    ('name', '<image>a photo of a yes.'),
     ('visdial',
      '<image>a bus. Question: is it red? Answer: no. Question: where is it? '
      'Answer: on a road. Question: is it big? Answer: yes.')])

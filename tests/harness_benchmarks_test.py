@@ -96,6 +96,41 @@ def test_every_template_writes_demonstrations(ask, name, template):
   assert {len(r['demonstrations']) for r in records} == {1}
 
 
+def test_an_episode_is_shown_its_own_demonstrations_in_rounds(ask):
+  rows, records = ask(
+      'emoji_category_2way', shots=(0, 1, 3), seeds=(0, 1),
+      choices=('random', 'rices_image', 'rices_text'),
+      controls=('random_labels',), controlled=('random',))
+  assert {r['rounds'] for r in rows} == {True}
+  for record in records:
+    cell = json.loads(record['cell'])
+    assert cell['choice'] != 'rices_text'  # no text in it to compare
+    if cell['baseline'] != 'majority':
+      assert len(record['demonstrations']) == 2 * cell['shots']
+      assert {name.split('/')[0] for name in record['demonstrations']} <= {
+          record['id']}
+  controlled = {r['choice'] for r in rows if r['control']}
+  assert controlled == {'random'}
+  assert {r['baseline'] for r in rows} == {
+      None, 'majority', 'nearest_centroid', 'text_only'}
+  assert {r['value'] for r in rows if r['baseline'] == 'majority'} == {0.5}
+
+
+def test_an_episode_without_a_picture_of_its_own_is_counted(ask, tmp_path):
+  rows, _ = ask('emoji_binding_2way', shots=(1,), baselines=())
+  assert [(r['n'], r['missing']) for r in rows] == [(3, 0)]
+  path = tmp_path / 'emoji/binding_2way_test.jsonl'
+  path.write_text(path.read_text().replace('dax-1.png', 'gone.png', 1))
+  task = harness.load_task(
+      benchmarks.BENCHMARKS['emoji_binding_2way'], tmp_path)
+  assert (len(task.queries), task.missing) == (2, 1)
+
+
+def test_what_has_no_text_is_not_chosen_by_text_alone(ask):
+  with pytest.raises(ValueError, match="no texts to compare.*'rices_image'"):
+    ask('emoji_names', choices=('rices_text',), shots=(1,))
+
+
 def test_vqa_answers_are_scored_as_the_official_script_does(ask):
   rows, _ = ask('vqav2', rows={'vqav2': SMALL}, baselines=())
   # Of ten annotators six wrote 'dog' and three 'a dog'.

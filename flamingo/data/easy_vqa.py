@@ -35,6 +35,22 @@ class Question:
   answer: str
 
 
+def package_folder() -> pathlib.Path:
+  """The folder of the package's files: answers.txt, and one of each split.
+
+  Raises:
+    ImportError: the package is not installed.
+  """
+  # Found, not imported: the package's own functions give paths and lists.
+  package = importlib.util.find_spec('easy_vqa')
+  if package is None:
+    raise ImportError(
+        'easy-VQA comes inside the package `easy_vqa`, which is not '
+        'installed. Run: pip install --no-deps easy-vqa==1.0'
+    )
+  return pathlib.Path(package.origin).parent / 'data'
+
+
 def load_easy_vqa(split: str) -> list[Question]:
   """Reads 'train' or 'test', in the order of its file.
 
@@ -47,14 +63,7 @@ def load_easy_vqa(split: str) -> list[Question]:
         f"easy-VQA has the splits 'train' and 'test'; {split!r} came. Hold "
         "some pictures of 'train' out, by `image_id`, to validate."
     )
-  # Found, not imported: the package's own functions give paths and lists.
-  package = importlib.util.find_spec('easy_vqa')
-  if package is None:
-    raise ImportError(
-        'easy-VQA comes inside the package `easy_vqa`, which is not '
-        'installed. Run: pip install --no-deps easy-vqa==1.0'
-    )
-  folder = pathlib.Path(package.origin).parent / 'data' / split
+  folder = package_folder() / split
   rows = json.loads((folder / 'questions.json').read_text(encoding='utf-8'))
 
   @functools.cache

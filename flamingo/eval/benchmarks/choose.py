@@ -41,7 +41,7 @@ def chance_of(seed: int, task: str, example: str) -> np.random.Generator:
 
 def at_random(
     queries: Sequence[Item], support: Sequence[Item], *, shots: int, seed: int,
-    task: str, text_only: bool = False,
+    task: str, text_only: bool = False, rounds: bool = False,
     hashes: Mapping[str, str] | None = None,
 ) -> list[Choice]:
   """Draws demonstrations without replacement, anew for each query.
@@ -51,42 +51,49 @@ def at_random(
 
   Args:
     queries: what is asked.
-    support: what may demonstrate; its order does not matter.
+    support: what may demonstrate where a query has no demonstrations of its
+      own; its order does not matter.
     shots: demonstrations of each query.
     seed: of the evaluation.
     task: name of the benchmark.
     text_only: see `Choice`. The paper's 0-shot are 2 such demonstrations.
+    rounds: see `Benchmark`; a round's order is drawn, too.
     hashes: what the files of images hold, by path: see `media.content_hash`.
 
   Raises:
     ValueError: fewer examples may demonstrate than there are shots.
   """
-  pool = _Pool(support, hashes)
+  common = _Pool(support, hashes)
   choices = []
   for query in queries:
+    pool = common.of(query)
     # All are drawn, so that what must not demonstrate moves none of the others.
     order = chance_of(seed, task, query.id).permutation(len(pool.items))
     order = order[pool.may_show(query)[order]]
-    choices.append(pool.choice(query, order[:shots], shots, text_only))
+    taken = pool.take(query, order, shots, rounds)
+    choices.append(pool.choice(taken, text_only))
   return choices
 
 
 def most_similar(
     queries: Sequence[Item], support: Sequence[Item], *, shots: int,
-    similarity: Float[np.ndarray, 'q s'], balanced: bool = False,
-    text_only: bool = False, hashes: Mapping[str, str] | None = None,
+    similarity: Sequence[Float[np.ndarray, 's']], balanced: bool = False,
+    text_only: bool = False, rounds: bool = False,
+    hashes: Mapping[str, str] | None = None,
 ) -> list[Choice]:
   """RICES: the most similar examples, in increasing similarity.
 
   Args:
     queries: what is asked.
-    support: what may demonstrate.
+    support: what may demonstrate where a query has no demonstrations of its
+      own.
     shots: demonstrations of each query.
-    similarity: of each query and each example of the support: see `cosine`.
-      Add those of images and of texts for both.
+    similarity: of each query and each example that may demonstrate for it: see
+      `cosine`. Add those of images and of texts for both.
     balanced: take the most similar of each answer in turn, those answers first
       whose best is most similar.
     text_only: see `Choice`.
+    rounds: see `Benchmark`.
     hashes: what the files of images hold, by path: see `media.content_hash`.
 
   Raises:
@@ -95,21 +102,25 @@ def most_similar(
 
   Source: Yang et al. (arXiv:2109.05014); Flamingo (arXiv:2204.14198), 4.2.
   """
-  if similarity.shape != (len(queries), len(support)):
+  expected = [len(query.demonstrations or support) for query in queries]
+  if [len(row) for row in similarity] != expected:
     raise ValueError(
-        f'Expected similarities of {len(queries)} queries and {len(support)} '
-        f'examples; came {similarity.shape}. Compute them from these items.')
-  pool = _Pool(support, hashes)
+        f'Expected similarities of {len(queries)} queries and '
+        f'{sorted(set(expected))} examples; came {len(similarity)} rows of '
+        f'{sorted(set(map(len, similarity)))}. Compute them from these items.')
+  common = _Pool(support, hashes)
   choices = []
   for query, row in zip(queries, similarity, strict=True):
+    pool = common.of(query)
     row = np.round(row[pool.places], _DIGITS)
     # The pool is sorted by id, and the sort is stable: ids decide on ties.
     order = np.argsort(-row, kind='stable')
     order = order[pool.may_show(query)[order]]
     if balanced:
       order = order[pool.rounds(order)]
-    nearest_last = sorted(order[:shots], key=lambda i: (row[i], -i))
-    choices.append(pool.choice(query, nearest_last, shots, text_only))
+    taken = pool.take(query, order, shots, rounds)
+    nearest_last = sorted(taken, key=lambda i: (row[i], -i))
+    choices.append(pool.choice(nearest_last, text_only))
   return choices
 
 
@@ -183,6 +194,12 @@ class _Pool:
         [names.setdefault(item.answer, len(names)) for item in self.items],
         np.intp)
 
+  def of(self, query):
+    """The query's own demonstrations where it has some; else all."""
+    if not query.demonstrations:
+      return self
+    return _Pool(query.demonstrations, self._hashes)
+
   def _keys(self, item):
     """What is one image: a path, or the same content under two paths."""
     for path in item.image:
@@ -197,21 +214,38 @@ class _Pool:
       allowed[self._with.get(key, [])] = False
     return allowed
 
+  def ranks(self, order):
+    """How many of its answer stand before each in `order`."""
+    seen, ranks = {}, []
+    for answer in self._answers[order].tolist():
+      ranks.append(seen.get(answer, 0))
+      seen[answer] = ranks[-1] + 1
+    return np.array(ranks, np.intp)
+
   def rounds(self, order):
     """Positions in `order`, the best of each answer before the second best."""
-    answers = self._answers[order]
-    seen, rank = {}, []
-    for answer in answers.tolist():
-      rank.append(seen.get(answer, 0))
-      seen[answer] = rank[-1] + 1
-    return np.argsort(rank, kind='stable')
+    return np.argsort(self.ranks(order), kind='stable')
 
-  def choice(self, query, taken, shots, text_only):
-    if len(taken) < shots:
+  def take(self, query, order, shots, rounds):
+    """The first `shots` of what may be shown, or as many of each answer."""
+    if not rounds:
+      if len(order) < shots:
+        raise ValueError(
+            f'Expected {shots} demonstrations for example {query.id}; of '
+            f'{len(self.items)} examples only {len(order)} do not show its own '
+            'image. Ask for fewer shots, or give more examples.')
+      return order[:shots]
+    order = order[self.rounds(order)]
+    taken = order[self.ranks(order) < shots]
+    ways = len(set(self._answers.tolist()))
+    if len(taken) < shots * ways:
       raise ValueError(
-          f'Expected {shots} demonstrations for example {query.id}; of '
-          f'{len(self.items)} examples only {len(taken)} do not show its own '
-          'image. Ask for fewer shots, or give more examples.')
+          f'Expected {shots} demonstrations of each of {ways} answers for '
+          f'example {query.id}; there are {len(taken)} that do not show its '
+          'own image. Ask for fewer shots, or give more examples.')
+    return taken
+
+  def choice(self, taken, text_only):
     return Choice(
         items=tuple(self.items[i] for i in taken), text_only=text_only)
 

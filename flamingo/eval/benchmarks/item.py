@@ -31,6 +31,8 @@ class Item:
       images of a Winoground pair) or reported apart (kinds of question).
     box: x, y, width and height in pixels of the part of the image that is
       shown; all of it where None.
+    demonstrations: what alone may demonstrate for it, where its answers mean
+      nothing elsewhere, as names made up for an episode; else the support may.
   """
 
   id: str
@@ -42,6 +44,9 @@ class Item:
   turns: tuple[tuple[str, str], ...] = ()
   group: str = ''
   box: tuple[int, int, int, int] | None = None
+  # Not in `repr`, which tells what is asked: see `Task.queries_digest`.
+  demonstrations: tuple['Item', ...] = dataclasses.field(
+      default=(), repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +91,8 @@ class Benchmark:
     open_ended: whether the answer is generated; else candidates are ranked.
     max_tokens: where to stop an open answer.
     shots: numbers of demonstrations that the paper reports.
+    rounds: whether a shot is a round, one demonstration of each answer: k shots
+      among n answers are k * n demonstrations, as few-shot learners count.
     source: where to get the files, and on which terms.
   """
 
@@ -103,6 +110,7 @@ class Benchmark:
   open_ended: bool = True
   max_tokens: int = 20
   shots: tuple[int, ...] = (0, 4, 8, 16, 32)
+  rounds: bool = False
   source: str
 
   def __post_init__(self):

@@ -1,16 +1,19 @@
 """All benchmarks by name, and what of them is on disk."""
 
 import dataclasses
+import difflib
 import pathlib
 
 from flamingo.eval.benchmarks import image_rows
+from flamingo.eval.benchmarks import made_rows
 from flamingo.eval.benchmarks import probe_rows
 from flamingo.eval.benchmarks import video_rows
 from flamingo.eval.benchmarks.item import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     row.name: row
-    for row in (*image_rows.ROWS, *video_rows.ROWS, *probe_rows.ROWS)}
+    for row in (
+        *image_rows.ROWS, *video_rows.ROWS, *probe_rows.ROWS, *made_rows.ROWS)}
 
 
 def benchmark(name: str) -> Benchmark:
@@ -20,9 +23,11 @@ def benchmark(name: str) -> Benchmark:
     ValueError: there is none.
   """
   if name not in BENCHMARKS:
+    near = difflib.get_close_matches(name, BENCHMARKS, n=1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
     raise ValueError(
-        f'There is no benchmark {name!r}; there are {sorted(BENCHMARKS)}. Make '
-        'one of your own with `benchmarks.own`.')
+        f'There is no benchmark {name!r}.{hint} There are '
+        f'{sorted(BENCHMARKS)}. Make one of your own with `benchmarks.own`.')
   return BENCHMARKS[name]
 
 

@@ -130,6 +130,8 @@ def _flamingo():
       'qa_or_unanswerable': qa,
       # The name of the class and nothing else, right behind the image.
       'class': Template(query='', answer='{answer}'),
+      # A name made up for an episode, as a word behind the image.
+      'name': Template(query='', answer=' {answer}'),
       'hateful_memes': Template(
           query='is an image with written: "{text}" on it. Is it hateful? '
           'Answer:'),
@@ -156,6 +158,7 @@ def _openflamingo():
       'qa': qa,
       'qa_or_unanswerable': qa,
       'class': Template(query='Output:', answer='{answer}'),
+      'name': Template(query='Output:', answer='{answer}'),
       'hateful_memes': Template(
           query="is an image with: '{text}' written on it. Is it hateful? "
           'Answer:', answer='{answer}'),
@@ -184,6 +187,7 @@ def _idefics():
           qa, instruction='Task: Answer the questions based on the image when '
           'possible, otherwise say unanswerable.\n'),
       'class': Template(query='a photo of a', end='.'),
+      'name': Template(query='a photo of a', end='.'),
       'hateful_memes': Template(
           instruction="It's a conversation between a human, the user, and an "
           'intelligent visual AI, Bot. The user sends memes with text written '

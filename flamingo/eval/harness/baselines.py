@@ -25,14 +25,21 @@ def majority(
 ) -> list[tuple[str | None, list[float] | None]]:
   """The commonest answer, or how often each candidate is one.
 
-  Without a support all candidates are as common.
+  Of the support, or of a query's own demonstrations. Without either all
+  candidates are as common.
   """
-  counts = collections.Counter(item.answer for item in task.support)
-  if task.row.open_ended:
-    best = min(counts, key=lambda answer: (-counts[answer], answer))
-    return [(best, None) for _ in queries]
-  return [
-      (None, [float(counts[c]) for c in query.candidates]) for query in queries]
+  of_all = collections.Counter(item.answer for item in task.support)
+  said = []
+  for query in queries:
+    counts = of_all
+    if query.demonstrations:
+      counts = collections.Counter(one.answer for one in query.demonstrations)
+    if task.row.open_ended:
+      best = min(counts, key=lambda answer: (-counts[answer], answer))
+      said.append((best, None))
+    else:
+      said.append((None, [float(counts[c]) for c in query.candidates]))
+  return said
 
 
 def nearest_centroid(

@@ -59,18 +59,30 @@ class Demonstrator:
     if not count:
       return [Choice(items=()) for _ in queries]
     common = dict(
-        shots=count, text_only=cell.texts > 0, hashes=self._task.hashes)
+        shots=count, text_only=cell.texts > 0, rounds=cell.rounds,
+        hashes=self._task.hashes)
     support = self._task.support
     kinds = CHOICES[cell.choice]
     if not kinds:
       return benchmarks.at_random(
           queries, support, seed=cell.seed, task=cell.task, **common)
-    similarity = sum(
-        benchmarks.cosine(self._embed[kind](queries), self._of_support(kind))
-        for kind in kinds)
+    if support:
+      similarity = self._similarity(kinds, queries, support)
+    else:  # each query has its own
+      similarity = [
+          self._similarity(kinds, [query], query.demonstrations)[0]
+          for query in queries]
     return benchmarks.most_similar(
         queries, support, similarity=similarity, balanced=cell.balanced,
         **common)
+
+  def _similarity(self, kinds, queries, shown) -> np.ndarray:
+    return sum(
+        benchmarks.cosine(
+            self._embed[kind](queries),
+            self._of_support(kind) if shown is self._task.support
+            else self._embed[kind](shown))
+        for kind in kinds)
 
   def _of_support(self, kind):
     if kind not in self._support:

@@ -143,6 +143,7 @@ def _demonstrations(root, row, scored, records, chosen) -> dict[str, Item]:
 def _show(root, template, scored, records, known, i, value, graded) -> Shown:
   item, said = scored.items[i], scored.said[i]
   record = records[item.id]
+  known = known | {one.id: one for one in item.demonstrations}
   blind = bool(scored.cell.texts)
   parts = []
   shown = record['demonstrations'][-_LAST:]

@@ -22,7 +22,8 @@ class Task:
     row: of the table.
     split: that the queries are from.
     queries: all of whose images are there.
-    support: examples to choose demonstrations from; empty if there are none.
+    support: examples to choose demonstrations from; empty if there are none,
+      or if each query has its own.
     missing: queries left out because an image is not there.
     hashes: what each image holds, by path.
     digest: changes if a query, an example of the support or an image does.
@@ -39,10 +40,28 @@ class Task:
   queries_digest: str
 
   @property
+  def shows(self) -> bool:
+    """Whether there is anything to demonstrate with."""
+    return bool(self.support) or all(
+        item.demonstrations for item in self.queries)
+
+  @property
   def classes(self) -> tuple[str, ...]:
     """Candidates, if all queries have the same; else none."""
     lists = {item.candidates for item in self.queries}
     return lists.pop() if len(lists) == 1 else ()
+
+  @property
+  def classified(self) -> bool:
+    """Whether what demonstrates shows what the candidates look like."""
+    if self.classes:
+      return True
+    shown = self.support or [
+        one for item in self.queries for one in item.demonstrations]
+    answers = {one.answer for one in shown}
+    return bool(answers) and all(
+        item.candidates and answers.issuperset(item.candidates)
+        for item in self.queries)
 
 
 def load_task(
@@ -91,9 +110,14 @@ def load_task(
   else:
     queries = row.items(root, name)
   _check(row, name, queries)
-  cut = lambda items: [
-      dataclasses.replace(item, image=evenly(item.image, frames))
-      for item in items]
+
+  def cut(items):
+    return [
+        dataclasses.replace(
+            item, image=evenly(item.image, frames),
+            demonstrations=tuple(cut(item.demonstrations)) if support else ())
+        for item in items]
+
   queries, shown = cut(_some(queries, n, row.name, grouped)), cut(shown)
   asked = len(queries)
   queries = _with_images(root, queries, grouped)
@@ -102,13 +126,14 @@ def load_task(
     raise ValueError(
         f'{row.name} ({name}): all {asked} queries lack an image below '
         f'{pathlib.Path(root).absolute()}. How to get them: {row.source}')
-  paths = {path for item in (*queries, *shown) for path in item.image}
+  shows = (*shown, *(one for item in queries for one in item.demonstrations))
+  paths = {path for item in (*queries, *shows) for path in item.image}
   hashes = {
       path: benchmarks.content_hash(root, path) for path in sorted(paths)}
   return Task(
       row=row, split=name, queries=tuple(queries), support=tuple(shown),
       missing=asked - len(queries), hashes=hashes,
-      digest=_digest((*queries, *shown), hashes),
+      digest=_digest((*queries, *shows), hashes),
       queries_digest=_digest(queries, hashes))
 
 
@@ -174,5 +199,8 @@ def _some(items: Sequence[Item], n: int | None, name: str, grouped: bool):
 
 def _with_images(root, items, grouped):
   absent = benchmarks.missing_images(root, items)
-  without = {_unit(item, grouped) for item in items if item.id in absent}
+  without = {
+      _unit(item, grouped) for item in items
+      if item.id in absent
+      or benchmarks.missing_images(root, item.demonstrations)}
   return [item for item in items if _unit(item, grouped) not in without]
