@@ -67,9 +67,11 @@ class TrainState:
     trainable: resampler, gated cross-attention, the rows of new tokens.
     frozen: vision and language model: never differentiated, never saved again.
     opt_state: the optimizer's state, for `trainable` alone.
+    ema: moving average of `trainable`; None where none is kept.
   """
 
   step: jax.Array
   trainable: Params
   frozen: Params
   opt_state: tuple
+  ema: Params | None = None

@@ -1,13 +1,18 @@
 """The chunked loss is plain cross entropy, in value and in gradient."""
 
+import functools
+
 from flamingo.train.loss import weighted_nll
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-K, D, V = 17, 5, 29  # tokens, width, vocabulary: the new rows are the last two
-CHUNKS = [1, 3, 17, 64]
+K, D, V = 21, 5, 29  # tokens, width, vocabulary: the new rows are the last two
+# Tokens of a chunk, weight of log(Z)^2, shares that tokens are spread over.
+SETTINGS = [
+    (1, 0.0, 1), (4, 0.0, 1), (21, 0.0, 1), (64, 0.0, 1), (4, 0.7, 1),
+    (2, 0.0, 3), (5, 0.7, 7)]
 
 _rng = np.random.default_rng(0)
 _some = _rng.random(K) * (_rng.random(K) < 0.5)
@@ -34,14 +39,19 @@ def _inputs():
       jnp.asarray(rng.integers(0, V, K)))
 
 
-def _plain(trainable, frozen, x, targets, weights):
-  log_p = jax.nn.log_softmax(_head(trainable, frozen, x))
-  nll = -log_p[jnp.arange(K), targets]
-  return (weights * nll).sum(), jnp.where(weights == 0, 0, nll)
+def _plain(trainable, frozen, x, targets, weights, z_loss=0.0):
+  logits = _head(trainable, frozen, x)
+  nll = -jax.nn.log_softmax(logits)[jnp.arange(K), targets]
+  log_z = jnp.log(jnp.exp(logits).sum(axis=1))
+  loss = (weights * (nll + z_loss * log_z**2)).sum()
+  return loss, tuple(jnp.where(weights == 0, 0, a) for a in (nll, log_z))
 
 
-def _ours(chunk):
-  return lambda *args: weighted_nll(_head, *args, chunk)
+def _ours(chunk, z_loss=0.0, shares=1):
+  def ours(*args):
+    loss, *tokens = weighted_nll(_head, *args, chunk, z_loss, shares)
+    return loss, tuple(tokens)
+  return ours
 
 
 def _close(came, expected):
@@ -50,26 +60,27 @@ def _close(came, expected):
       came, expected)
 
 
-@pytest.fixture(scope='module', params=CHUNKS)
-def chunk(request):
+@pytest.fixture(scope='module', params=SETTINGS)
+def setting(request):
   return request.param
 
 
 @pytest.fixture(scope='module')
-def value(chunk):
-  """Loss and second output, of a function that isn't differentiated."""
-  return jax.jit(_ours(chunk))
+def value(setting):
+  """Results of a function that isn't differentiated."""
+  return jax.jit(_ours(*setting))
 
 
 @pytest.fixture(scope='module')
-def value_and_gradient(chunk):
+def value_and_gradient(setting):
   """Likewise with gradients for trainable, frozen and x."""
-  return jax.jit(jax.value_and_grad(_ours(chunk), (0, 1, 2), has_aux=True))
+  return jax.jit(jax.value_and_grad(_ours(*setting), (0, 1, 2), has_aux=True))
 
 
 @pytest.fixture(scope='module')
-def plain():
-  return jax.jit(jax.value_and_grad(_plain, (0, 1, 2), has_aux=True))
+def plain(setting):
+  return jax.jit(jax.value_and_grad(
+      functools.partial(_plain, z_loss=setting[1]), (0, 1, 2), has_aux=True))
 
 
 @pytest.mark.parametrize('name', WEIGHTS)
@@ -96,31 +107,31 @@ def test_frozen_parameters_get_no_gradient(value_and_gradient, plain):
 
 def test_tokens_without_weight_are_left_alone(value_and_gradient):
   args = *_inputs(), WEIGHTS['some']
-  (_, nll), (_, _, dx) = value_and_gradient(*args)
+  (_, (nll, log_z)), (_, _, dx) = value_and_gradient(*args)
   counts = WEIGHTS['some'] != 0
   np.testing.assert_array_equal(np.asarray(nll) != 0, counts)
+  np.testing.assert_array_equal(np.asarray(log_z) != 0, counts)
   np.testing.assert_array_equal(np.any(dx, axis=1), counts)
 
 
-def test_the_second_output_is_the_surprise_at_each_token(value, plain):
-  args = *_inputs(), WEIGHTS['all']
+def test_what_tokens_say_adds_up_to_the_loss(value, setting):
+  _, z_loss, _ = setting
+  loss, (nll, log_z) = value(*_inputs(), WEIGHTS['all'])
   np.testing.assert_allclose(
-      value(*args)[1], plain(*args)[0][1], rtol=1e-5)
-  np.testing.assert_allclose(
-      value(*args)[0], (WEIGHTS['all'] * value(*args)[1]).sum(), rtol=1e-5)
+      loss, (WEIGHTS['all'] * (nll + z_loss * log_z**2)).sum(), rtol=1e-5)
 
 
-def test_the_second_output_passes_no_gradient_on():
+def test_what_tokens_say_passes_no_gradient_on():
   trainable, *rest = _inputs()
-  gradient = jax.grad(
-      lambda t: _ours(3)(t, *rest, WEIGHTS['all'])[1].sum())(trainable)
+  gradient = jax.grad(lambda t: sum(
+      a.sum() for a in _ours(4)(t, *rest, WEIGHTS['all'])[1]))(trainable)
   np.testing.assert_array_equal(gradient['new'], 0)
 
 
 def test_a_loss_that_is_scaled_has_a_gradient_that_is_scaled():
   trainable, *rest = _inputs()
   gradient = lambda scale: jax.grad(
-      lambda t: scale * _ours(3)(t, *rest, WEIGHTS['all'])[0])(trainable)['new']
+      lambda t: scale * _ours(4)(t, *rest, WEIGHTS['all'])[0])(trainable)['new']
   np.testing.assert_allclose(gradient(-7.0), -7 * gradient(1.0), rtol=1e-5)
 
 
@@ -130,7 +141,7 @@ def test_no_array_of_all_tokens_by_all_words_is_ever_made(differentiate):
   wrap = lambda f: jax.grad(lambda *a: f(*a)[0]) if differentiate else f
   too_large = f'[{K},{V}]'
   assert too_large in str(jax.make_jaxpr(wrap(_plain))(*args))
-  assert too_large not in str(jax.make_jaxpr(wrap(_ours(3)))(*args))
+  assert too_large not in str(jax.make_jaxpr(wrap(_ours(4)))(*args))
 
 
 @pytest.mark.parametrize('name, chunks', [
@@ -142,7 +153,7 @@ def test_chunks_without_a_target_are_skipped(name, chunks):
     jax.debug.callback(lambda: calls.append(x.shape))
     return _head(trainable, frozen, x)
 
-  loss = lambda trainable, *rest: weighted_nll(head, trainable, *rest, 3)[0]
+  loss = lambda trainable, *rest: weighted_nll(head, trainable, *rest, 4)[0]
   jax.block_until_ready(jax.jit(jax.grad(loss))(*_inputs(), WEIGHTS[name]))
   jax.effects_barrier()
-  assert calls == [(3, D)] * chunks
+  assert calls == [(4, D)] * chunks

@@ -2,53 +2,25 @@
 
 from flamingo import params as params_lib
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.lm import LM
-from flamingo.model.resampler import PerceiverResampler
-from flamingo.model.xattn import GatedCrossAttention
+from flamingo.train.objective import weighted_loss
 from flamingo.train.optimizer import decays, make_optimizer, schedule
-from flamingo.train.step import make_train_step, weighted_loss
-from flamingo.types import Batch, TrainState
+from flamingo.train.step import init_state, make_train_step
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-VOCAB = 31
-WEIGHTS = {'pages': 1.0, 'captions': 0.2, 'clips': 0.03}  # the paper's
-
+import three_datasets
+from three_datasets import VOCAB, WEIGHTS
 
 @pytest.fixture(scope='module')
 def model():
-  return Flamingo(
-      lm=LM(
-          vocab_size=VOCAB, width=11, layers=1, heads=2, kv_heads=1, head_dim=4,
-          hidden=17),
-      resampler=PerceiverResampler(
-          visual_width=13, width=13, layers=1, latents=3, heads=1, head_dim=7,
-          ff_hidden=19, frames=2),
-      xattn=(GatedCrossAttention(
-          width=11, visual_width=13, heads=1, head_dim=7, ff_hidden=19),))
-
-
-def _batch(seed, rows, length, images, frames, learnt=0.5):
-  rng = np.random.default_rng(seed)
-  tokens = rng.integers(0, VOCAB + 2, (rows, length + 1))
-  index = np.sort(rng.integers(0, images + 1, (rows, length)), axis=1)
-  return jax.tree.map(jnp.asarray, Batch(
-      images=rng.normal(
-          size=(rows, images, frames, 5, 13)).astype(np.float32),
-      tokens=tokens[:, :-1], image_index=index, targets=tokens[:, 1:],
-      loss_mask=rng.random((rows, length)) < learnt))
+  return three_datasets.make_model()
 
 
 @pytest.fixture(scope='module')
 def batches():
-  """Two datasets of one shape and one of another."""
-  return {
-      'pages': _batch(0, rows=2, length=7, images=2, frames=1),
-      'captions': _batch(1, rows=2, length=7, images=2, frames=1, learnt=0.9),
-      'clips': _batch(2, rows=2, length=5, images=1, frames=2)}
+  return three_datasets.make_batches()
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +67,7 @@ def test_the_loss_of_one_dataset_is_the_mean_over_tokens_that_count(
       batch.images, batch.tokens, batch.image_index)
   nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
   np.testing.assert_allclose(came, nll[batch.loss_mask].mean(), rtol=1e-5)
-  np.testing.assert_allclose(means['it'], came, rtol=1e-6)
+  np.testing.assert_allclose(means['loss/it'], came, rtol=1e-6)
 
 
 def test_the_loss_is_the_weighted_sum_of_the_losses_of_each(
@@ -104,7 +76,7 @@ def test_the_loss_is_the_weighted_sum_of_the_losses_of_each(
   (total, means), gradient = loss(params, batches, WEIGHTS)
   alone = _alone(loss, params, batches)
   _close(total, sum(w * alone[name][0][0] for name, w in WEIGHTS.items()))
-  _close(means, {name: alone[name][0][0] for name in WEIGHTS})
+  _close(means, {f'loss/{name}': alone[name][0][0] for name in WEIGHTS})
   _close(gradient, jax.tree.map(
       lambda *leaves: sum(w * g for w, g in zip(WEIGHTS.values(), leaves)),
       *(alone[name][1] for name in WEIGHTS)))
@@ -150,9 +122,7 @@ def trained(model, params, batches, quick_jit):
   """State before, state after 100 steps, and the metrics of each step."""
   optimizer = make_optimizer(steps=100, learning_rate=3e-3, warmup=10)
   trainable, frozen = params_lib.split(params)
-  before = TrainState(
-      step=jnp.int32(0), trainable=trainable, frozen=frozen,
-      opt_state=optimizer.init(trainable))
+  before = init_state(optimizer, trainable, frozen)
   step = quick_jit(
       make_train_step(model, optimizer, WEIGHTS), donate_argnums=0)
   # A copy, since a donated state is gone.
@@ -194,8 +164,8 @@ def test_the_optimizer_holds_nothing_for_what_is_frozen(trained):
 
 def test_the_loss_falls_and_is_told_by_dataset(trained):
   _, _, metrics = trained
-  assert metrics[0].keys() == {
-      'loss', 'gradient_norm', 'loss/pages', 'loss/captions', 'loss/clips'}
+  losses = {'loss', 'loss/pages', 'loss/captions', 'loss/clips'}
+  assert {name for name in metrics[0] if name.startswith('loss')} == losses
   assert metrics[-1]['loss'] < 0.7 * metrics[0]['loss']
   for scalars in metrics:
     np.testing.assert_allclose(
@@ -230,6 +200,16 @@ def test_only_kernels_of_the_gated_blocks_decay(params, quick_jit):
       ('xattn_0', 'ff', 'up', 'kernel'), ('xattn_0', 'ff', 'down', 'kernel')}
   assert decayed == {
       path for path, yes in params_lib.flatten(decays(trainable)) if yes}
+
+
+def test_kernels_of_blocks_that_are_stacked_decay_too():
+  block = {'query': {'kernel': 0}, 'norm_text': {'scale': 0}, 'attn_gate': 0}
+  resampler = {'out': {'kernel': 0}}
+  assert decays({'xattn_groups': block, 'resampler': resampler}) == {
+      'resampler': {'out': {'kernel': False}},
+      'xattn_groups': {
+          'attn_gate': False, 'norm_text': {'scale': False},
+          'query': {'kernel': True}}}
 
 
 def test_a_large_gradient_is_cut_to_a_norm_of_one(params, quick_jit):
