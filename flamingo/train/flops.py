@@ -70,9 +70,13 @@ def by_part(
     targets: tokens that count in the loss; by default all of them, although
       tokens without a target cost no product with the vocabulary.
   """
-  total = {}
+  total, seen = {}, {}  # a deep encoder takes seconds to trace
   for batch in batches.values():
-    for name, flops in _of_batch(model, trainable, frozen, batch).items():
+    shape = tuple(batch.images.shape[3:])
+    if len(shape) == 3 and shape not in seen:
+      seen[shape] = picture_flops(model, frozen, shape)
+    parts = _of_batch(model, trainable, frozen, batch, seen.get(shape))
+    for name, flops in parts.items():
       total[name] = total.get(name, Flops(0, 0)) + flops
   if targets is None:
     targets = sum(math.prod(batch.tokens.shape) for batch in batches.values())
@@ -85,17 +89,15 @@ def by_part(
   return total
 
 
-def _of_batch(model, trainable, frozen, batch) -> dict[str, Flops]:
+def _of_batch(model, trainable, frozen, batch, seen) -> dict[str, Flops]:
   rows, length = batch.tokens.shape
   images, frames = batch.images.shape[1:3]
   tokens, pictures = rows * length, rows * images
   parts = {}
-  if len(batch.images.shape) == 6:
-    parts['vision encoder'] = vision_flops(
-        model, frozen, pictures * frames, batch.images.shape[3:])
-    places = visual_shape(model, frozen, batch.images.shape[3:])[0]
-  else:
-    places = batch.images.shape[3]
+  places = batch.images.shape[3]
+  if seen is not None:
+    each, places = seen
+    parts['vision encoder'] = Flops(pictures * frames * each, 0)
   parts['language model'] = _language_model(
       model, frozen['lm'], rows, length, 'new_embedding' in trainable)
 
@@ -178,26 +180,15 @@ def _heads_width(params: Params) -> int:
       if path[-2:] == ('query', 'kernel'))
 
 
-def visual_shape(
-    model: Flamingo, frozen: Params, image_shape: tuple[int, ...]
-) -> tuple[int, int]:
-  """Shape [S C] of the features of an image [H W 3]."""
-  image = jax.ShapeDtypeStruct((1,) + tuple(image_shape), jnp.uint8)
-  return jax.eval_shape(_encode(model), frozen['vision'], image).shape[1:]
-
-
-def vision_flops(
-    model: Flamingo, frozen: Params, pictures: int,
-    image_shape: tuple[int, ...],
-) -> Flops:
-  """FLOPs of encoding pictures [H W 3], which has no backward pass."""
-  image = jax.ShapeDtypeStruct((1,) + tuple(image_shape), jnp.uint8)
-  return Flops(
-      pictures * product_flops(_encode(model), frozen['vision'], image), 0)
-
-
-def _encode(model):
-  return lambda params, images: model.vision.apply({'params': params}, images)
+def picture_flops(
+    model: Flamingo, frozen: Params, shape: tuple[int, ...]
+) -> tuple[float, int]:
+  """FLOPs of encoding a picture [H W 3], and the number of its features."""
+  encode = lambda params, x: model.vision.apply({'params': params}, x)
+  picture = jax.ShapeDtypeStruct((1,) + shape, jnp.uint8)
+  trace, features = jax.make_jaxpr(encode, return_shape=True)(
+      frozen['vision'], picture)
+  return _traced(trace.jaxpr), features.shape[1]
 
 
 def product_flops(function: Callable, *args) -> float:
