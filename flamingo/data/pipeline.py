@@ -60,6 +60,15 @@ class Layout:
   lookup: Callable[[np.ndarray], np.ndarray] | None = None
 
 
+def draw_document(
+    dataset: Dataset, seed: int, step: int, row: int
+) -> tuple[Document, bool]:
+  """A row of a batch before it is encoded, and whether its text looks ahead."""
+  name = zlib.crc32(dataset.name.encode())
+  rng = np.random.default_rng((seed, name, step, row))
+  return dataset.source(rng), bool(rng.random() < dataset.look_ahead)
+
+
 def draw_batch(
     dataset: Dataset, tokenizer: Tokenizer, layout: Layout, seed: int,
     step: int, rows: Sequence[int] | None = None,
@@ -69,14 +78,12 @@ def draw_batch(
   Every row has its own stream of chance, so two processes that draw half of
   the rows each draw what one would.
   """
-  name = zlib.crc32(dataset.name.encode())
   rows = range(dataset.batch_size) if rows is None else rows
   examples = []
   for row in rows:
-    rng = np.random.default_rng((seed, name, step, row))
+    document, look_ahead = draw_document(dataset, seed, step, row)
     examples.append(encode.encode(
-        dataset.source(rng), tokenizer, max_images=layout.images,
-        look_ahead=rng.random() < dataset.look_ahead))
+        document, tokenizer, max_images=layout.images, look_ahead=look_ahead))
   batch = encode.batch(
       examples, length=layout.length, images=layout.images,
       image_shape=layout.image_shape, image_dtype=layout.image_dtype,
