@@ -37,7 +37,7 @@ from flamingo.pretrained import vit, vit_config
 from flamingo.pretrained.families import FAMILIES
 from flamingo.pretrained.flamingo import parameter_shapes, tower_info
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.lm import lm_config
 from flamingo.pretrained.openflamingo_rules import rules
 

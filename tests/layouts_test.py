@@ -13,7 +13,7 @@ from flamingo import params as params_lib
 from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 
 # Each kind of rule: the shape of theirs, the shapes of ours. Heads are 3, a
 # head is 10 wide, the model 7, and the vocabulary 11.

@@ -23,7 +23,7 @@ from flamingo.pretrained.flamingo import (
     arguments, open_tower, parameter_shapes, Part, Published, renamed,
     tower_info)
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.lm import family_of, lm_config, read_config_json
 from flamingo.pretrained.openflamingo_rules import block_rules, resampler_rules
 from flamingo.pretrained.placement import check_blocks

@@ -20,6 +20,7 @@ from flamingo.pretrained import gguf_tokenizer
 from flamingo.pretrained import layouts
 from flamingo.pretrained.families import Fields, shapes
 from flamingo.pretrained.gguf_architectures import Architecture, ARCHITECTURES
+from flamingo.pretrained.rules import Rule
 from flamingo.types import Params
 
 _EMBEDDING, _OUTPUT, _SLOWED = (
@@ -129,7 +130,7 @@ def _llama3_scaling(
 
 def _rules(
     name: str, architecture: Architecture, config: Mapping[str, Any]
-) -> list[layouts.Rule]:
+) -> list[Rule]:
   """Rules of the family by the names and in the layouts of llama.cpp."""
   import gguf
   kinds = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}
@@ -140,7 +141,7 @@ def _rules(
     layout = next(
         (layout for theirs, layout in architecture.layouts.items()
          if rule.theirs.endswith(f'.{theirs}')), rule.layout)
-    rules.append(layouts.Rule.of(
+    rules.append(Rule.of(
         f'{names.get_name(stem)}.{end}', rule.ours, layout,
         **(dict(p=2) if ' p)' in layout else {})))
   return rules

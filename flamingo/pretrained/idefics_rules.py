@@ -6,7 +6,7 @@ from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import vit
 from flamingo.pretrained.families import FAMILIES
 from flamingo.pretrained.flamingo import arguments
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.openflamingo_rules import norm_rules
 
 VISION = 'model.vision_model.'

@@ -17,7 +17,7 @@ from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
 from flamingo.pretrained.families import Family, FAMILIES, Fields, shapes
 from flamingo.pretrained.gguf_lm import load_gguf_lm
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.tokenizer import load_tokenizer
 from flamingo.types import Params
 

@@ -16,7 +16,7 @@ from flamingo.model.attention import Dtype
 from flamingo.model.vision.nfnet import NFNet, STRIDE, TIMM, VARIANTS
 from flamingo.pretrained import formats, layouts
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.vision import VisionInfo
 from flamingo.types import Params
 

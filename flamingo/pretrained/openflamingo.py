@@ -26,7 +26,7 @@ from flamingo.pretrained.families import Family
 from flamingo.pretrained.flamingo import (
     open_tower, parameter_shapes, Part, Published, tower_info)
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.lm import family_of, lm_config, read_config_json
 from flamingo.pretrained.native import check_expressed
 from flamingo.pretrained.openflamingo_model import block_names, build

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.pretrained.families import Family
 from flamingo.pretrained.flamingo import arguments
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.rows import with_new_rows
 
 PREFIX = 'lang_encoder.'

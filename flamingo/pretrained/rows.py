@@ -10,7 +10,7 @@ import pathlib
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.pretrained import layouts
 from flamingo.pretrained.formats import Stored
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.tokenizer import check_fits
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from flamingo import params as params_lib
 from flamingo.model.vision.vit import ViT
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.types import Params
 
 # Axes: p q pixels of a patch, c colours, m width, s positions, h heads, d head

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flamingo import params as params_lib
 from flamingo.model.lm import LM
 from flamingo.pretrained.families.fields import Fields
-from flamingo.pretrained.layouts import Rule
+from flamingo.pretrained.rules import Rule
 from flamingo.types import Params
 
 # Their name to our leaf, or leaves fused in it, and the layout. In all tables
