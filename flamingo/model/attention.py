@@ -54,6 +54,42 @@ def _project_backward(dtype, saved, cotangent):
 project.defvjp(_project_forward, _project_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def project_heads(
+    x: Float[Array, '*b h k'], kernel: Float[Array, 'h k n'], dtype: Dtype
+) -> Float[Array, '*b h n']:
+  """`project` of each head by a kernel of its own."""
+  return _dot_heads(x, kernel, ((x.ndim - 1,), (1,)), dtype)
+
+
+def _dot_heads(x, kernel, contract, dtype):
+  y = jax.lax.dot_general(
+      x.astype(dtype), kernel.astype(dtype),
+      (contract, ((x.ndim - 2,), (0,))), preferred_element_type=jnp.float32)
+  return jnp.moveaxis(y, 0, -2)
+
+
+def _project_heads_forward(x, kernel, dtype):
+  y = _dot_heads(x, kernel, ((x.ndim - 1,), (1,)), dtype)
+  return y, (x.astype(dtype), kernel)
+
+
+def _project_heads_backward(dtype, saved, cotangent):
+  x, kernel = saved
+  dx = _dot_heads(cotangent, kernel, ((x.ndim - 1,), (2,)), dtype)
+  # In float32 on a CPU, as in `project`.
+  wide = jnp.float32 if jax.default_backend() == 'cpu' else dtype
+  rows = tuple(range(x.ndim - 2))
+  heads = (x.ndim - 2,)
+  dkernel = jax.lax.dot_general(
+      x.astype(wide), cotangent.astype(wide), ((rows, rows), (heads, heads)),
+      preferred_element_type=jnp.float32)
+  return dx, dkernel.astype(kernel.dtype)
+
+
+project_heads.defvjp(_project_heads_forward, _project_heads_backward)
+
+
 class Linear(nn.Module):
   """A projection from the last `len(inputs)` axes to `outputs` axes.
 
@@ -71,21 +107,24 @@ class Linear(nn.Module):
   scale: float = 1.0
   dtype: Dtype = jnp.float32
 
-  @nn.compact
+  def setup(self):
+    fan_in = int(np.prod(self.inputs))
+    self.kernel = self.param(
+        'kernel', nn.initializers.normal(self.scale / fan_in**0.5),
+        self.inputs + self.outputs)
+    if self.use_bias:
+      self.bias = self.param('bias', nn.initializers.zeros, self.outputs)
+
   def __call__(self, x: Float[Array, '...']) -> Float[Array, '...']:
     """Maps [*b, *inputs] to [*b, *outputs]."""
     fan_in, fan_out = int(np.prod(self.inputs)), int(np.prod(self.outputs))
-    kernel = self.param(
-        'kernel', nn.initializers.normal(self.scale / fan_in**0.5),
-        self.inputs + self.outputs)
     batch = x.shape[: x.ndim - len(self.inputs)]
     y = project(
-        x.reshape(batch + (fan_in,)), kernel.reshape(fan_in, fan_out),
+        x.reshape(batch + (fan_in,)), self.kernel.reshape(fan_in, fan_out),
         self.dtype)
     y = y.reshape(batch + self.outputs)
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, self.outputs)
-      y = y + jnp.broadcast_to(bias.astype(jnp.float32), y.shape)
+      y = y + jnp.broadcast_to(self.bias.astype(jnp.float32), y.shape)
     return y
 
 

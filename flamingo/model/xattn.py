@@ -7,11 +7,15 @@ Flamingo, section 2.2 and appendix A.1.2:
 """
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from flamingo.model.attention import (
-    attend, Dtype, FeedForward, Linear, Norm)
+    attend, Dtype, FeedForward, Linear, Norm, project_heads)
+from flamingo.model.runs import cost, Runs
+
+FORMS = ('projected', 'gathered', 'absorbed')
 
 
 def image_mask(
@@ -46,6 +50,17 @@ def image_mask(
 class GatedCrossAttention(nn.Module):
   """One gated cross-attention block with its dense half.
 
+  The attention has three forms, which are equal but for rounding:
+
+    projected   keys and values of all N x R latents, scores of each token with
+                all of them, of which the mask leaves R
+    gathered    keys and values of all N x R latents; scores of each token with
+                the R it sees, see `runs`
+    absorbed    no keys and values: each head asks the R latents a token sees
+                themselves, by its query times its key kernel, and the weighted
+                sum of latents goes through its value kernel. Nothing of it
+                grows with N.
+
   Attributes:
     width: residual width D of the language model.
     visual_width: width of the latents.
@@ -68,6 +83,9 @@ class GatedCrossAttention(nn.Module):
       pretrained LM can grow a hundredfold with depth; its RMS at this layer
       makes a branch as large as what it is added to.
     sees: 'last' or 'all', see `image_mask`.
+    form: one of the three; 'auto' takes the cheapest for the shapes that come.
+      `norm_heads`, which norms keys, can't be absorbed, and sees='all' is only
+      projected.
     dtype: type of matrix operands.
   """
 
@@ -87,16 +105,22 @@ class GatedCrossAttention(nn.Module):
   ff_gate_init: float | None = None
   branch_scale: float = 1.0
   sees: str = 'last'
+  form: str = 'auto'
   dtype: Dtype = jnp.float32
 
   def setup(self):
     for name, known in (
         ('gate', ('tanh', 'vector', 'none')), ('norm', ('layer', 'rms')),
-        ('sees', ('last', 'all'))):
+        ('sees', ('last', 'all')), ('form', ('auto',) + FORMS)):
       if getattr(self, name) not in known:
         raise ValueError(
             f'{name}={getattr(self, name)!r} is no setting of a gated block. '
             f'Choose one of {known}.')
+    if self.form not in self._forms() + ('auto',):
+      raise ValueError(
+          f'form={self.form!r} does not go with sees={self.sees!r}, '
+          f'norm_heads={self.norm_heads}. Choose one of {self._forms()}, or '
+          "'auto'.")
     self.norm_text = Norm(self.width, self.norm, eps=self.norm_eps)
     if self.norm_visual:
       self.norm_latents = Norm(
@@ -143,17 +167,74 @@ class GatedCrossAttention(nn.Module):
       y = self._add(y, 'ff_gate', self.ff(self.norm_ff(y)))
     return y
 
+  def choose_form(self, tokens: int, images: int, latents: int) -> str:
+    """The form that rows of L tokens and N images of R latents are seen in.
+
+    To lay tokens out moves data, which `cost` doesn't count, so it has to save
+    a quarter of the products.
+    """
+    if self.form != 'auto':
+      return self.form
+    costs = {
+        form: cost(
+            form, tokens=tokens, images=images, latents=latents,
+            visual_width=self.visual_width, heads=self.heads,
+            head_dim=self.head_dim)
+        for form in self._forms()}
+    cheapest = min(costs, key=costs.get)
+    saves = 4 * costs[cheapest] <= 3 * costs['projected']
+    return cheapest if saves else 'projected'
+
+  def _forms(self) -> tuple[str, ...]:
+    if self.sees == 'all':
+      return ('projected',)
+    return FORMS[:2] if self.norm_heads else FORMS
+
   def _look(self, y, latents, image_index):
-    b, n, r, c = latents.shape
+    n, r = latents.shape[1:3]
     if self.norm_visual:
       latents = self.norm_latents(latents)
-    latents = latents.reshape(b, n * r, c)
     query = self.query(self.norm_text(y))
-    key, value = self.key(latents), self.value(latents)
     if self.norm_heads:
-      query, key = self.norm_query(query), self.norm_key(key)
+      query = self.norm_query(query)
+    form = self.choose_form(y.shape[1], n, r)
+    look = getattr(self, f'_{form}')
+    return self.out(look(query, latents, image_index))
+
+  def _keys_and_values(self, latents):
+    key, value = self.key(latents), self.value(latents)
+    return self.norm_key(key) if self.norm_heads else key, value
+
+  def _projected(self, query, latents, image_index):
+    b, n, r, c = latents.shape
+    key, value = self._keys_and_values(latents.reshape(b, n * r, c))
     mask = image_mask(image_index, n, r, self.sees)
-    return self.out(attend(query, key, value, mask))
+    return attend(query, key, value, mask)
+
+  def _gathered(self, query, latents, image_index):
+    runs = Runs.of(image_index, latents.shape[1])
+    key, value = self._keys_and_values(latents)
+
+    @jax.checkpoint  # a copy for each run is not worth keeping
+    def look(query, key, value):
+      return _attend_in_runs(query, runs.seen(key), runs.seen(value))
+
+    return runs.collect(look(runs.lay_out(query), key, value))
+
+  def _absorbed(self, query, latents, image_index):
+    runs = Runs.of(image_index, latents.shape[1])
+    ask = self.key.kernel.transpose(1, 2, 0)  # [c h d] to [h d c]
+    tell = self.value.kernel.transpose(1, 0, 2)  # to [h c d]
+
+    @jax.checkpoint  # a copy for each run is not worth keeping
+    def look(asked, latents):
+      # Not before they are copied: gradients of copies add up in float32.
+      own = runs.seen(latents).astype(self.dtype)[..., None, :]
+      return _attend_in_runs(asked, own, own, self.head_dim**-0.5)
+
+    asked = project_heads(runs.lay_out(query), ask, self.dtype)
+    seen = look(asked.astype(self.dtype), latents)
+    return runs.collect(project_heads(seen, tell, self.dtype))
 
   def _add(self, y, gate, branch):
     branch = branch * self.branch_scale
@@ -161,3 +242,15 @@ class GatedCrossAttention(nn.Module):
       return y + branch
     strength = jnp.tanh(getattr(self, gate)).astype(jnp.float32)
     return y + jnp.broadcast_to(strength, branch.shape) * branch
+
+
+def _attend_in_runs(
+    query: Float[Array, 'b u t h d'],
+    key: Float[Array, 'b u r k d'],
+    value: Float[Array, 'b u r k d'],
+    scale: float | None = None,
+) -> Float[Array, 'b u t h d']:
+  """Attention of each run's tokens to what all of them see."""
+  flat = lambda x: x.reshape((-1,) + x.shape[2:])
+  return attend(*map(flat, (query, key, value)), scale=scale).reshape(
+      query.shape)
