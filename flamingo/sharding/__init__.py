@@ -1,6 +1,7 @@
 """Where arrays live: a mesh, what is split over it, and by which rule."""
 
 from flamingo.sharding.activations import Activations
+from flamingo.sharding.activations import ONE_DEVICE
 from flamingo.sharding.mesh import make_mesh
 from flamingo.sharding.mesh import over_batch
 from flamingo.sharding.mesh import over_largest_axis
@@ -18,6 +19,7 @@ from flamingo.sharding.rules import state_shardings
 from flamingo.sharding.table import table
 
 __all__ = [
-    'Activations', 'make_mesh', 'over_batch', 'over_largest_axis', 'place',
-    'put_batch', 'put_whole_batch', 'replicated', 'row_shards', 'rows_here',
-    'RULES', 'shardings', 'spec_of', 'spread', 'state_shardings', 'table']
+    'Activations', 'make_mesh', 'ONE_DEVICE', 'over_batch',
+    'over_largest_axis', 'place', 'put_batch', 'put_whole_batch', 'replicated',
+    'row_shards', 'rows_here', 'RULES', 'shardings', 'spec_of', 'spread',
+    'state_shardings', 'table']

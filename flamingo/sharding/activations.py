@@ -51,3 +51,6 @@ class Activations:
       return x
     return jax.lax.with_sharding_constraint(
         x, NamedSharding(self.mesh, PartitionSpec(*axes)))
+
+
+ONE_DEVICE = Activations()
