@@ -8,15 +8,19 @@ parameters drop in under `vision`.
 from collections.abc import Sequence
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from flamingo.model import scan as scan_lib
 from flamingo.model.attention import project
 from flamingo.model.cache import Cache, layer_of
 from flamingo.model.lm import LM
 from flamingo.model.resampler import PerceiverResampler
+from flamingo.model.stack import BLOCKS, Groups, LAYERS
 from flamingo.model.whitening import Whitening
 from flamingo.model.xattn import GatedCrossAttention
+from flamingo.sharding import Activations, ONE_DEVICE
 
 
 def gated_layers(layers: int, every: int, offset: int) -> tuple[int, ...]:
@@ -29,6 +33,13 @@ def gated_layers(layers: int, every: int, offset: int) -> tuple[int, ...]:
         f'offset={offset} must be at least 0 and less than every={every}: '
         'gated blocks stand before LM layers offset, offset + every, ...')
   return tuple(range(offset, layers, every))
+
+
+def spans(layers: int, every: int, offset: int) -> tuple[range, ...]:
+  """LM layers from each gated block to the next, and those before the first."""
+  starts = gated_layers(layers, every, offset)
+  edges = sorted({0, *starts, layers})
+  return tuple(range(a, b) for a, b in zip(edges, edges[1:]))
 
 
 class Flamingo(nn.Module):
@@ -47,6 +58,14 @@ class Flamingo(nn.Module):
     whitening: a fixed map in front of the resampler, if any.
     vision: encoder of uint8 pixels [B H W 3] to features [B S C]; None if the
       model is only given cached features.
+    scan: whether full groups of layers (a gated block and the `every` LM layers
+      behind it) are read by a scan over stacked parameters, see `stack`. Then
+      compiling takes no longer for a deeper model. From one key it draws other
+      first values, of the same distributions.
+    remat: what the backward pass computes again of such a group: 'none' of it,
+      all but matrix products with parameters ('dots'), or it in 'full'.
+    activations: says where activations are on a mesh; of no consequence for
+      what is computed.
   """
 
   lm: LM
@@ -58,6 +77,9 @@ class Flamingo(nn.Module):
   new_token_scale: float = 0.02
   whitening: Whitening | None = None
   vision: nn.Module | None = None
+  scan: bool = False
+  remat: str = 'none'
+  activations: Activations = ONE_DEVICE
 
   def setup(self):
     places = gated_layers(self.lm.layers, self.every, self.offset)
@@ -68,10 +90,17 @@ class Flamingo(nn.Module):
     if len(set(map(id, self.xattn))) != len(self.xattn):
       # flax gives an instance its parameters once, however often it stands.
       raise ValueError(
-          f'{len(self.xattn)} gated blocks were given, and some of them are one '
-          'instance, which would share its weights. Pass `block.clone()` for '
-          'each place.')
+          f'{len(self.xattn)} gated blocks were given, and some of them are '
+          'one instance, which would share its weights. Pass '
+          '`block.clone()` for each place.')
     self.gated = dict(zip(places, self.xattn))
+    if self.remat not in scan_lib.REMAT:
+      raise ValueError(
+          f'remat={self.remat!r} is no setting of Flamingo. Choose one of '
+          f'{scan_lib.REMAT}.')
+    if self.groups is not None:
+      scan_lib.check(
+          self.lm, self.groups, self.xattn[:self.groups.count])
     if not self.new_tokens:
       return
     rows = (self.new_tokens, self.lm.row_width)
@@ -79,6 +108,13 @@ class Flamingo(nn.Module):
     self.new_embedding = self.param('new_embedding', init, rows)
     if not self.lm.tied:
       self.new_unembedding = self.param('new_unembedding', init, rows)
+
+  @property
+  def groups(self) -> Groups | None:
+    """The groups whose parameters are stacked; None if there are none."""
+    if not self.scan:
+      return None
+    return Groups.of(self.lm.layers, self.every, self.offset)
 
   def see(
       self, images: Num[Array, 'b n t *rest']
@@ -89,20 +125,22 @@ class Flamingo(nn.Module):
       images: uint8 pixels [B N T H W 3], or features [B N T S C].
     """
     b, n, t = images.shape[:3]
+    images = self.activations.rows(images)
     if images.ndim == 6:
       if self.vision is None:
         raise ValueError(
             'The model was given pixels but has no vision encoder. Build it '
             'with `vision=...`, or give it features [B N T S C].')
       flat = images.reshape((b * n * t,) + images.shape[3:])
-      features = self.vision(flat)
+      features = self.vision(self.activations.pictures(flat))
       images = features.reshape((b, n, t) + features.shape[1:])
     if self.whitening is not None:
       images = self.whitening(images.astype(jnp.float32))
     if self.resampler is None:
       return images.reshape((b, n, -1) + images.shape[4:]).astype(jnp.float32)
-    latents = self.resampler(images.reshape((b * n,) + images.shape[2:]))
-    return latents.reshape((b, n) + latents.shape[1:])
+    flat = images.reshape((b * n,) + images.shape[2:])
+    latents = self.resampler(self.activations.pictures(flat))
+    return self.activations.rows(latents.reshape((b, n) + latents.shape[1:]))
 
   def read(
       self,
@@ -134,18 +172,52 @@ class Flamingo(nn.Module):
     place = self.lm.place(
         tokens, valid=valid, positions=positions, mask=mask, cache=cache)
     x = self.lm.begin(self.embed(tokens), place)
-    key_values = []
-    for i, layer in enumerate(self.lm.layer):
-      if i in self.gated:
-        x = self.gated[i](x, latents, image_index)
-      x, key_value = layer(x, place, layer_of(cache, i))
-      key_values.append(key_value)
+    inputs = latents, image_index, place
+    caches = [layer_of(cache, i) for i in range(self.lm.layers)]
+    remat = 'none' if self.is_initializing() else self.remat
+    groups, key_values = self.groups, []
+    for span in spans(self.lm.layers, self.every, self.offset):
+      part = slice(span.start, span.stop)
+      if groups is None or span.start not in groups.layers:
+        x, new = scan_lib.read_span(
+            self.gated.get(span.start), self.lm.layer[part], x, caches[part],
+            *inputs, remat=remat, activations=self.activations)
+      elif span.start == groups.first:
+        x, new = self._read_groups(groups, x, caches, *inputs)
+      else:
+        continue  # read already, with the first group
+      key_values += new
     return self.lm.end(x), place.appended(cache, key_values)
+
+  def _read_groups(self, groups, x, caches, latents, image_index, place):
+    blocks = [self.gated[i] for i in groups.at(0)]
+    layers = [self.lm.layer[i] for i in groups.layers[:groups.every]]
+    numbers = scan_lib.differences(blocks)
+
+    def make_blocks(key):
+      return scan_lib.first_values(
+          key, blocks[0], groups.count, x, latents, image_index,
+          numbers=numbers)
+
+    def make_layers(key):
+      keys = jax.random.split(key, groups.every)
+      return {
+          f'layer_{j}': scan_lib.first_values(
+              keys[j], layer, groups.count, x, place)
+          for j, layer in enumerate(layers)}
+
+    return scan_lib.read_groups(
+        groups, blocks[0], layers,
+        (scan_lib.declared(self, BLOCKS, make_blocks),
+         scan_lib.declared(self.lm, LAYERS, make_layers)),
+        numbers, x, caches, latents, image_index, place, remat=self.remat,
+        activations=self.activations)
 
   def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l e']:
     """Frozen rows of the LM beside trainable rows of the new tokens."""
     first_new = self.lm.vocab_size
-    old = self.lm.embed(jnp.minimum(tokens, first_new - 1))
+    old = self.activations.looked_up(
+        self.lm.embed(jnp.minimum(tokens, first_new - 1)))
     if not self.new_tokens:
       return old
     new = self.new_embedding[jnp.maximum(tokens - first_new, 0)]

@@ -137,9 +137,13 @@ class LM(nn.Module):
     """Width of the embedding's rows."""
     return self.width if self.embed_width is None else self.embed_width
 
+  def is_local(self, i: int) -> bool:
+    """Whether layer `i` has a window; layers differ in nothing else."""
+    last = self.global_every and (i + 1) % self.global_every == 0
+    return self.window is not None and not last
+
   def _attention(self, i: int, make_norm) -> SelfAttention:
-    last_of_group = self.global_every and (i + 1) % self.global_every == 0
-    window = None if last_of_group else self.window
+    window = self.window if self.is_local(i) else None
     base, scaling = self.rope_base, self.rope_scaling
     if window is not None and self.local_rope_base is not None:
       base, scaling = self.local_rope_base, None
