@@ -3,18 +3,25 @@
   python -m experiments.benchmark --config=experiments/configs/benchmarks.py \
       --model=MODEL --root=DATA --output=OUTPUT
 
-MODEL is anything that `flamingo.load` takes. Writes predictions.jsonl, one line
-an example, then results.json and report.html into OUTPUT. Run again, it goes on
-where it stopped. `--rescore` makes the two anew from the log, without a model;
-`--list` says which benchmarks are below DATA and how to get the others.
+MODEL is anything that `flamingo.load` takes, or a workdir of
+`experiments.train`. Writes predictions.jsonl, one line an example, then
+results.json and report.html into OUTPUT. Run again, it goes on where it
+stopped. `--rescore` makes the two anew from the log, without a model; `--list`
+says which benchmarks are below DATA and how to get the others.
+
+All local devices share each batch. Several processes share a run that each is
+given as `--processes=N --process=I`, with one OUTPUT and no coordinator; the
+last to finish writes the results, and one that was killed is started again.
 """
 
 from collections.abc import Mapping
+import dataclasses
 import pathlib
 from typing import Any
 
 from absl import app
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from experiments import build
@@ -22,11 +29,15 @@ from experiments import benchmark_config as config_lib
 from experiments import benchmark_story
 from experiments import listing
 from experiments import start
+from experiments import workdir
 from flamingo.data.images import Preprocess
 from flamingo.eval import benchmarks
 from flamingo.eval import harness
-from flamingo.eval.evaluate import Log, read_log
+from flamingo.eval.evaluate import read_log
 from flamingo.eval.harness import results
+from flamingo.eval.harness import share as share_lib
+from flamingo.eval.harness.share import ALONE, Share
+from flamingo.eval.reader import place
 from flamingo.pretrained.load import load, Loaded
 
 FLAGS = flags.FLAGS
@@ -41,13 +52,18 @@ def define_flags() -> None:
   """Called when this is run, not when it is imported: programs share names."""
   config_flags.DEFINE_config_file(
       'config', 'experiments/configs/benchmarks.py', lock_config=True)
-  flags.DEFINE_string('model', None, 'A file or directory of a Flamingo.')
+  flags.DEFINE_string(
+      'model', None, 'A file or directory of a Flamingo, or a workdir.')
   flags.DEFINE_string(
       'lm', None, 'Directory of its language model, if it is not in there.')
   flags.DEFINE_string(
       'vision', None, 'Its CLIP, if it is not in there.')
   flags.DEFINE_string('root', 'data', 'Folder with the benchmarks.')
   flags.DEFINE_string('output', None, 'Folder of the results.')
+  flags.DEFINE_integer(
+      'processes', 1, 'How many processes share this run.', lower_bound=1)
+  flags.DEFINE_integer(
+      'process', 0, 'The number of this process, from 0.', lower_bound=0)
   flags.DEFINE_bool(
       'rescore', False, 'Compute the results from the log; ask no model.')
   flags.DEFINE_bool(
@@ -73,10 +89,24 @@ def main(argv):
   start.prepare()
   config = FLAGS.config
   config_lib.check(config)  # before a model is loaded
-  loaded = load(
+  share = Share(FLAGS.process, FLAGS.processes)
+  evaluate(
+      config, load_model(config), FLAGS.root, output, share=share,
+      mesh=config_lib.mesh_of(config))
+
+
+def load_model(config: Mapping[str, Any]) -> Loaded:
+  """The model that the flags name, a checkpoint of our own or a file."""
+  if workdir.is_workdir(FLAGS.model):
+    for name in ('lm', 'vision'):
+      if FLAGS[name].value is not None:
+        raise app.UsageError(
+            f'{FLAGS.model} is a workdir of experiments.train, whose config '
+            f'says which frozen parts it has. Leave --{name} out.')
+    return workdir.load(FLAGS.model, dtype=config['dtype'])
+  return load(
       FLAGS.model, lm=FLAGS.lm, vision=FLAGS.vision,
-      dtype=build.DTYPES[config.dtype])
-  evaluate(config, loaded, FLAGS.root, output)
+      dtype=build.DTYPES[config['dtype']])
 
 
 def evaluate(
@@ -84,6 +114,9 @@ def evaluate(
     loaded: Loaded,
     root: str | pathlib.Path,
     output: str | pathlib.Path,
+    *,
+    share: Share = ALONE,
+    mesh: Mesh | None = None,
 ) -> list[dict[str, Any]]:
   """Evaluates a model, as far as the log lacks it, and writes the results.
 
@@ -92,38 +125,51 @@ def evaluate(
     loaded: the model.
     root: data root.
     output: folder of the log and the results.
+    share: which of several processes this is.
+    mesh: of devices that share each batch; None for one device.
 
   Returns:
-    rows of the results.
+    rows of the results; none if other processes have still to finish.
   """
   config_lib.check(config)
   output = pathlib.Path(output)
+  with share_lib.holding(share_lib.part_of(output / LOG, share), wait=False):
+    return _evaluate(config, loaded, root, output, share, mesh)
+
+
+def _evaluate(config, loaded, root, output, share, mesh):
+  identity = _identity(config, loaded)
   rows = {row.name: row for row in config_lib.rows_of(config, root)}
   tasks = {name: _task(config, row, root) for name, row in rows.items()}
   cells = {name: _cells(config, loaded, task) for name, task in tasks.items()}
+  loaded = dataclasses.replace(loaded, params=place(loaded.params, mesh))
   pictures = harness.Pictures(
       loaded.model, loaded.params,
       Preprocess(loaded.vision.image_size, loaded.vision.fit), root,
       {path: held for task in tasks.values()
-       for path, held in task.hashes.items()}, config['cache'])
-  log = Log(output / LOG, _identity(config, loaded))
-  runners = _runners(config, loaded, tasks, pictures, log)
+       for path, held in task.hashes.items()}, config['cache'], mesh)
+  askers = _askers(config, loaded, tasks, pictures, mesh)
   head = {
-      'identity': _identity(config, loaded) | {
+      'identity': identity | {
           f'data {name}': task.digest for name, task in tasks.items()},
       'config': config_lib.plain(config) | {'tasks': list(rows)},
       'versions': results.versions(),
       'templates': {
-          name: runner.example(_typical(cells[name]))
-          for name, runner in runners.items()}}
-  results.write(output / RUN, head | {
-      'cells': [cell.key for several in cells.values() for cell in several]})
-  for name, runner in runners.items():
-    runner.run(cells[name])
-  log.close()
-  return _write(root, output, head, rows, log.of, [
-      harness.score(rows[name], cell, tasks[name].queries, log.of(cell.key))
-      for name, several in cells.items() for cell in several])
+          name: asker.example(_typical(cells[name]))
+          for name, asker in askers.items()}}
+  with share_lib.holding(output / LOG, wait=True):
+    results.write(output / RUN, head | {
+        'cells': [cell.key for several in cells.values() for cell in several]})
+  work = [
+      piece for name, asker in askers.items() for piece in harness.pieces(
+          asker, cells[name], chunk=config['chunk'])]
+  log = share_lib.run(work, output / LOG, identity, share)
+  if log is None:
+    return []
+  with share_lib.holding(output / LOG, wait=True):
+    return _write(root, output, head, rows, log.of, [
+        harness.score(rows[name], cell, tasks[name].queries, log.of(cell.key))
+        for name, several in cells.items() for cell in several])
 
 
 def rescore(
@@ -178,7 +224,7 @@ def _identity(config, loaded) -> dict[str, str]:
 
 def _task(config, row, root) -> harness.Task:
   return harness.load_task(
-      row, root, split=config['splits'].get(row.name),
+      row, root, split=(config['splits'] or {}).get(row.name),
       development=config['development'], n=config['queries'] or None,
       frames=config['frames'],
       support=config_lib.shows(row, config_lib.sweep_of(config)))
@@ -187,8 +233,7 @@ def _task(config, row, root) -> harness.Task:
 def _cells(config, loaded, task) -> list[harness.Cell]:
   return harness.plan(
       task, config_lib.sweep_of(config), template=config['template'],
-      open_answers={
-          name: config[name] for name in ('beams', 'length_penalty')},
+      open_answers=config_lib.open_answers(config),
       ranking={
           name: config[name]
           for name in ('likelihood', 'permutations', 'calibrated')},
@@ -201,23 +246,22 @@ def _typical(cells) -> harness.Cell:
       cell.baseline is None, cell.control is None, cell.shots))
 
 
-def _runners(config, loaded, tasks, pictures, log):
+def _askers(config, loaded, tasks, pictures, mesh):
   predictor = make_predictor(
       loaded.model, loaded.params, pictures, loaded.tokenizer,
-      tokens_at_once=config['tokens_at_once'])
+      tokens_at_once=config['tokens_at_once'], mesh=mesh)
   words = loaded.params['lm']['embed']['embedding']
   embed = {
       'image': pictures.pooled,
       'text': harness.text_embedding(words, loaded.tokenizer)}
   return {
-      name: harness.Runner(
+      name: harness.Asker(
           task, predictor,
           harness.Writer(
               benchmarks.TEMPLATES[config['template']][task.row.template],
               loaded.tokenizer, pictures,
               max_length=_longest(config, loaded)),
-          pictures, harness.Demonstrator(task, embed), log,
-          chunk=config['chunk'])
+          pictures, harness.Demonstrator(task, embed))
       for name, task in tasks.items()}
 
 

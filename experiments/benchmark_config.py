@@ -6,19 +6,23 @@ import json
 import pathlib
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
 import ml_collections
 
 from experiments import build
+from flamingo import sharding
 from flamingo.eval import benchmarks
 from flamingo.eval import harness
 from flamingo.eval.benchmarks import Benchmark
+from flamingo.eval.sample import Sampling
 
 _KNOWN = (
     'tasks', 'own', 'rows', 'splits', 'development', 'queries', 'shots',
-    'texts_at_zero', 'seeds', 'choices', 'balanced', 'controls', 'baselines',
-    'template', 'beams', 'length_penalty', 'likelihood', 'permutations',
-    'calibrated', 'max_length', 'frames', 'dtype', 'tokens_at_once', 'chunk',
-    'cache')
+    'texts_at_zero', 'seeds', 'choices', 'balanced', 'controls', 'controlled',
+    'baselines', 'template', 'beams', 'length_penalty', 'temperature', 'top_k',
+    'top_p', 'likelihood', 'permutations', 'calibrated', 'max_length', 'frames',
+    'dtype', 'tokens_at_once', 'chunk', 'cache', 'mesh')
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -37,10 +41,11 @@ def check(config: Mapping[str, Any]) -> None:
     if config[field] < least:
       raise ValueError(
           f'config.{field} is {config[field]}; expected at least {least}.')
+  open_answers(config)
   sweep_of(config)
   known = {**benchmarks.BENCHMARKS, **own_rows(config)}
   for field in ('rows', 'splits'):
-    build.check_keys(config[field], sorted(known), f'config.{field}')
+    build.check_keys(config[field] or {}, sorted(known), f'config.{field}')
 
 
 def sweep_of(config: Mapping[str, Any]) -> harness.Sweep:
@@ -51,7 +56,39 @@ def sweep_of(config: Mapping[str, Any]) -> harness.Sweep:
       texts_at_zero=None if texts < 0 else texts,
       **{name: tuple(config[name])
          for name in ('seeds', 'choices', 'controls', 'baselines')},
+      controlled=tuple(config['controlled']) or None,
       balanced=config['balanced'])
+
+
+def open_answers(config: Mapping[str, Any]) -> dict[str, Any]:
+  """How open answers are found: by a search, or drawn.
+
+  Raises:
+    ValueError: both are asked for, or what cannot be drawn.
+  """
+  names = ('temperature', 'top_k', 'top_p')
+  how = {name: config[name] for name in names}
+  if config['temperature'] == 0:
+    if (config['top_k'], config['top_p']) != (0, 1.0):
+      raise ValueError(
+          f'config.top_k={config["top_k"]} and config.top_p={config["top_p"]} '
+          'are of drawn answers, and at a temperature of 0 none is drawn. Set '
+          'config.temperature, or leave them at 0 and 1.0.')
+    return {name: config[name] for name in ('beams', 'length_penalty')}
+  Sampling(**how)
+  if config['beams'] != 1:
+    raise ValueError(
+        f'config.temperature={config["temperature"]} draws answers, and '
+        f'config.beams={config["beams"]} searches for them. Set '
+        'config.beams=1, or config.temperature=0.')
+  return how
+
+
+def mesh_of(config: Mapping[str, Any]) -> Mesh:
+  """The devices of this process, as the config arranges them."""
+  sizes = config.get('mesh', {})
+  build.check_keys(sizes, ('data', 'fsdp', 'tensor'), 'config.mesh')
+  return sharding.make_mesh(**sizes, devices=jax.local_devices())
 
 
 def own_rows(config: Mapping[str, Any]) -> dict[str, Benchmark]:
@@ -94,7 +131,7 @@ def rows_of(
   found = []
   for name in names:
     row = own.get(name) or benchmarks.benchmark(name)
-    changes = dict(config['rows'].get(name, {}))
+    changes = dict((config['rows'] or {}).get(name, {}))
     fields = [f.name for f in dataclasses.fields(Benchmark)]
     build.check_keys(changes, fields, f'config.rows.{name}')
     found.append(dataclasses.replace(row, **changes))

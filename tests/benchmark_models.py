@@ -31,10 +31,14 @@ def seeing(tiny, random_params, *, seed: int = 0) -> Loaded:
       resampler=tiny.model.resampler.clone(visual_width=14))
   pixels = jnp.zeros((1, 1, 1, SIZE, SIZE, 3), jnp.uint8)
   tokens = jnp.zeros((1, 2), jnp.int32)
+  return loaded(
+      model, random_params(model, pixels, tokens, tokens, seed=seed))
+
+
+def loaded(model, params) -> Loaded:
+  """The same of a model that is there already."""
   return Loaded(
-      model=model, params=random_params(model, pixels, tokens, tokens,
-                                        seed=seed),
-      tokenizer=TOKENIZER,
+      model=model, params=params, tokenizer=TOKENIZER,
       vision=VisionInfo(
           name='toy', image_size=SIZE, features=9, width=14, fingerprint='a',
           fit='squash'),
@@ -78,7 +82,9 @@ def compile_once(patch, quick_jit) -> None:
   """
   made = {}
 
-  def predictor(model, params, pictures, tokenizer, *, tokens_at_once):
+  def predictor(
+      model, params, pictures, tokenizer, *, tokens_at_once, mesh=None):
+    assert mesh is None
     if id(params) not in made:
       with pytest.MonkeyPatch.context() as quick:
         quick.setattr(jax, 'jit', quick_jit)

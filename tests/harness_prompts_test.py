@@ -11,7 +11,7 @@ from flamingo.eval.benchmarks import Choice, TEMPLATES
 from flamingo.eval.harness import Asked
 from flamingo.eval.harness.controls import controlled
 from flamingo.eval.harness.prompts import Writer
-from flamingo.eval.harness.run import _without_content
+from flamingo.eval.harness.ask import _without_content
 import numpy as np
 import pytest
 

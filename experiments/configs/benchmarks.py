@@ -38,11 +38,18 @@ def get_config():
       choices=('random',),
       balanced=False,
       controls=(),
+      # The choices that have controls; none listed are all.
+      controlled=(),
       baselines=('majority', 'nearest_centroid', 'text_only'),
       # How. 'flamingo', 'openflamingo' or 'idefics'.
       template='flamingo',
       beams=3,
       length_penalty=0.0,
+      # Above 0 answers are drawn, from top_k tokens (0 for all) that have top_p
+      # of the probability, and each seed draws its own; it needs beams=1.
+      temperature=0.0,
+      top_k=0,
+      top_p=1.0,
       likelihood='sum',
       permutations=1,
       calibrated=False,
@@ -52,5 +59,7 @@ def get_config():
       dtype='float32',
       tokens_at_once=4096,
       chunk=200,
+      # Of one process' devices; -1 for what is left over.
+      mesh=D(dict(data=-1, fsdp=1, tensor=1)),
       cache='runs/latents',
   ))

@@ -23,6 +23,7 @@ class Cell:
     metric: of the benchmark.
     open_ended: whether the answer is generated; else candidates are ranked.
     shots: demonstrations with their images.
+    rounds: whether it counts demonstrations of each answer: see `Benchmark`.
     texts: demonstrations without: the paper's 0-shot has two.
     choice: 'random', 'rices_image', 'rices_text' or 'rices_both'.
     balanced: whether RICES takes the answers in turn.
@@ -32,6 +33,10 @@ class Cell:
     max_tokens: most tokens of a generated answer.
     beams: hypotheses; 1 is greedy.
     length_penalty: see `beam.Beam`.
+    temperature: answers are drawn, see `sample.Sampling`; None where they are
+      searched for.
+    top_k: likewise.
+    top_p: likewise.
     likelihood: 'sum' or 'mean' over a candidate's tokens.
     permutations: orders of the demonstrations that likelihoods are averaged
       over.
@@ -48,6 +53,7 @@ class Cell:
   metric: str
   open_ended: bool
   shots: int
+  rounds: bool = False
   texts: int = 0
   choice: str = 'random'
   balanced: bool = False
@@ -57,6 +63,9 @@ class Cell:
   max_tokens: int | None = None
   beams: int | None = None
   length_penalty: float | None = None
+  temperature: float | None = None
+  top_k: int | None = None
+  top_p: float | None = None
   likelihood: str | None = None
   permutations: int | None = None
   calibrated: bool | None = None

@@ -9,7 +9,7 @@ from flamingo.eval.harness.runs import Run
 
 ABSENT = 'nothing'
 # In a config, but what comes out does not depend on them.
-_NO_MATTER = ('cache', 'chunk', 'tokens_at_once')
+_NO_MATTER = ('cache', 'chunk', 'mesh', 'tokens_at_once')
 
 
 @dataclasses.dataclass(frozen=True)

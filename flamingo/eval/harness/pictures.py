@@ -7,16 +7,19 @@ of the vision encoder and the resampler.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import hashlib
 import pathlib
 
 from einops import rearrange
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 import numpy as np
 
 from flamingo import params as params_lib
+from flamingo import sharding
 from flamingo.data import features
 from flamingo.data import images
 from flamingo.data.images import Preprocess
@@ -38,6 +41,7 @@ class Pictures:
     root: data root.
     hashes: what each image holds, by path: see `benchmarks.content_hash`.
     cache: folder for the latents of this and other models.
+    mesh: of devices that share what is encoded at once; None for one device.
 
   Raises:
     ValueError: the model has no vision encoder.
@@ -51,17 +55,19 @@ class Pictures:
       root: str | pathlib.Path,
       hashes: Mapping[str, str],
       cache: str | pathlib.Path,
+      mesh: Mesh | None = None,
   ):
     if model.vision is None:
       raise ValueError(
           'Benchmarks are made of pixels, and this model has no vision '
           'encoder. Load the model with one.')
-    self._model, self._params = model, params
+    self._model, self._params, self._mesh = model, params, mesh
     self._preprocess, self._root, self._hashes = preprocess, root, hashes
-    self._see = jax.jit(self._encode, static_argnums=1)
+    self._see = jax.jit(
+        functools.partial(_encode, model), static_argnames='frames')
     size = preprocess.size
     latents, self._width = jax.eval_shape(
-        lambda strips: self._parts(strips, 1),
+        functools.partial(_parts, model, frames=1), params,
         jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8))
     self._shape, self._width = latents.shape[1:], self._width.shape[1]
     name = fingerprint(
@@ -100,8 +106,9 @@ class Pictures:
       keys = [key for key, _ in pairs]
       rows = self._store.fill(
           keys, lambda i, pairs=pairs: self._strip(pairs[i][1]),
-          lambda strips, frames=frames: self._see(strips, frames),
-          batch_size=max(1, _FRAMES_AT_ONCE // frames), label='images')
+          lambda strips, frames=frames: self._see(
+              self._params, self._put(strips), frames=frames),
+          batch_size=self._at_once(frames), label='images')
       self._rows.update(zip(keys, map(int, rows)))
 
   def row(self, item: Item) -> np.int64:
@@ -125,19 +132,30 @@ class Pictures:
     frames = read_images(self._root, item)
     return np.concatenate([self._preprocess(frame) for frame in frames])
 
-  def _encode(self, strips, frames):
-    latents, pooled = self._parts(strips, frames)
-    return jnp.concatenate(
-        [latents.reshape(len(latents), -1), pooled], axis=1)
+  def _put(self, strips: np.ndarray) -> jax.Array | np.ndarray:
+    if self._mesh is None:
+      return strips
+    return sharding.put_whole_batch(strips, self._mesh)
 
-  def _parts(self, strips, frames):
-    pixels = rearrange(strips, 'b (t h) w c -> (b t) h w c', t=frames)
-    seen = self._model.vision.apply(
-        {'params': self._params['vision']}, pixels)
-    seen = rearrange(seen, '(b t) s d -> b 1 t s d', t=frames)
-    latents = self._model.apply({'params': self._params}, seen, method='see')
-    pooled = seen[:, 0].astype(jnp.float32).mean(axis=(1, 2))
-    return latents[:, 0].astype(jnp.float32), pooled
+  def _at_once(self, frames: int) -> int:
+    """Pictures encoded at once, as many for each device."""
+    shards = 1 if self._mesh is None else sharding.row_shards(self._mesh)
+    return shards * max(1, _FRAMES_AT_ONCE // frames // shards)
+
+
+def _encode(model, params, strips, *, frames):
+  latents, pooled = _parts(model, params, strips, frames=frames)
+  return jnp.concatenate(
+      [latents.reshape(len(latents), -1), pooled], axis=1)
+
+
+def _parts(model, params, strips, *, frames):
+  pixels = rearrange(strips, 'b (t h) w c -> (b t) h w c', t=frames)
+  seen = model.vision.apply({'params': params['vision']}, pixels)
+  seen = rearrange(seen, '(b t) s d -> b 1 t s d', t=frames)
+  latents = model.apply({'params': params}, seen, method='see')
+  pooled = seen[:, 0].astype(jnp.float32).mean(axis=(1, 2))
+  return latents[:, 0].astype(jnp.float32), pooled
 
 
 def fingerprint(params: Params, *description: object) -> str:

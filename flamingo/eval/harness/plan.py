@@ -25,6 +25,7 @@ class Sweep:
     choices: ways to choose demonstrations, keys of `CHOICES`.
     balanced: whether RICES takes the answers in turn.
     controls: keys of `controls.CONTROLS`, beside the prompts as they are.
+    controlled: choices that have controls; None for all.
     baselines: of `BASELINES`.
   """
 
@@ -34,13 +35,14 @@ class Sweep:
   choices: Sequence[str] = ('random',)
   balanced: bool = False
   controls: Sequence[str] = ()
+  controlled: Sequence[str] | None = None
   baselines: Sequence[str] = BASELINES
 
   def __post_init__(self):
     for name, known in (
         ('choices', CHOICES), ('controls', controls_lib.CONTROLS),
-        ('baselines', BASELINES)):
-      for value in getattr(self, name):
+        ('controlled', CHOICES), ('baselines', BASELINES)):
+      for value in getattr(self, name) or ():
         if value not in known:
           raise ValueError(
               f'Nothing of {name} is called {value!r}; there are '
@@ -52,6 +54,12 @@ class Sweep:
       if not isinstance(shots, int) or shots < 0:
         raise ValueError(
             f'Expected numbers of demonstrations from 0; came {shots!r}.')
+
+  def controls_of(self, choice: str) -> Sequence[str]:
+    """Controls of prompts whose demonstrations are chosen this way."""
+    if self.controlled is not None and choice not in self.controlled:
+      return ()
+    return self.controls
 
 
 def plan(
@@ -66,13 +74,15 @@ def plan(
 ) -> list[Cell]:
   """The cells of a task; what chance has no part in is asked once.
 
-  Without a support there are no demonstrations, so 0 shots alone.
+  Without a support there are no demonstrations, so 0 shots alone; where no
+  query has a text, none is chosen by its text.
 
   Args:
     task: what is asked.
     sweep: what is varied.
     template: see `Cell`.
-    open_answers: `beams` and `length_penalty` of generated answers.
+    open_answers: `beams` and `length_penalty` of generated answers, or
+      `temperature`, `top_k` and `top_p` of drawn ones.
     ranking: `likelihood`, `permutations` and `calibrated` of ranked ones.
     max_length: see `Cell`.
     frames: see `Cell`.
@@ -88,19 +98,20 @@ def plan(
   common = dict(
       task=row.name, split=task.split, missing=task.missing,
       template=template, metric=row.metric, open_ended=row.open_ended,
-      max_length=max_length, frames=frames)
+      rounds=row.rounds, max_length=max_length, frames=frames)
   texts = 0
-  if task.support:
+  if task.shows:
     texts = row.texts_at_zero if (
         sweep.texts_at_zero is None) else sweep.texts_at_zero
   asked = row.shots if sweep.shots is None else sweep.shots
+  choices = _possible(task, sweep)
   cells = []
   for shots in asked:
-    if shots and not task.support:
+    if shots and not task.shows:
       continue
-    for choice in sweep.choices:
+    for choice in choices:
       for seed in sweep.seeds:
-        for control in (None, *sweep.controls):
+        for control in (None, *sweep.controls_of(choice)):
           shown = 0 if shots else texts
           cells.append(Cell(
               **common, **how, shots=shots, texts=shown,
@@ -111,32 +122,48 @@ def plan(
     raise ValueError(
         f'{row.name} has nothing to demonstrate with, so it is asked at 0 '
         f'shots alone; came {list(asked)}. Add 0 to config.shots.')
-  cells = [cell for cell in cells if _says_something(cell, sweep)]
+  cells = [cell for cell in cells if _says_something(cell, sweep, choices)]
   return cells + _baselines(task, sweep, cells, common)
 
 
-def _says_something(cell: Cell, sweep: Sweep) -> bool:
+def _possible(task: Task, sweep: Sweep) -> Sequence[str]:
+  """The choices that this task has what it takes for."""
+  if any(item.fields or item.turns for item in task.queries):
+    return sweep.choices
+  choices = [name for name in sweep.choices if 'text' not in CHOICES[name]]
+  if not choices:
+    raise ValueError(
+        f'{task.row.name} has no texts to compare, and came '
+        f"{list(sweep.choices)}. Add 'rices_image' or 'random' to "
+        'config.choices.')
+  return choices
+
+
+def _says_something(
+    cell: Cell, sweep: Sweep, choices: Sequence[str]
+) -> bool:
   """False where a cell would repeat another one."""
   shown = cell.shots + cell.texts
   if cell.control is not None and not cell.shots:
     if cell.control not in controls_lib.OF_QUERY:
       return False
-  if not shown and cell.choice != sweep.choices[0]:
+  if not shown and cell.choice != choices[0]:
     return False
   by_chance = shown and (
       cell.choice == 'random' or cell.control in controls_lib.BY_CHANCE
       or (cell.permutations or 1) > 1)
-  return bool(by_chance) or cell.seed == sweep.seeds[0]
+  drawn = cell.temperature is not None
+  return bool(by_chance) or drawn or cell.seed == sweep.seeds[0]
 
 
 def _baselines(task, sweep, cells, common) -> list[Cell]:
   found = []
   plain = [cell for cell in cells if cell.control is None]
-  if 'majority' in sweep.baselines and (task.support or task.classes):
+  if 'majority' in sweep.baselines and (task.shows or task.classes):
     found.append(Cell(
         **common, data=task.digest, shots=0, seed=sweep.seeds[0],
         baseline='majority'))
-  if 'nearest_centroid' in sweep.baselines and task.classes:
+  if 'nearest_centroid' in sweep.baselines and task.classified:
     found += [
         Cell(**common, data=cell.data, shots=cell.shots, seed=cell.seed,
              choice=cell.choice, balanced=cell.balanced,

@@ -1,207 +1,93 @@
-"""Predicts what a log lacks, chunk by chunk.
+"""A run is a list of pieces; what a log lacks of them is predicted and logged.
 
-A killed run repeats the chunk it was in, with the same batches, so its log is
-the same bit for bit.
+A piece is predicted as a whole, with the same batches whoever does it, and is
+logged as a whole. So a killed run, which repeats the piece it was in, leaves
+the same log bit for bit, and so do several processes that share the pieces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import hashlib
-import json
+from typing import Any, Protocol
 
-import numpy as np
 import tqdm
 
-from flamingo.data.tokenizer import Tokenizer
-from flamingo.eval.benchmarks import Choice
-from flamingo.eval.decode import Predictor
+from flamingo.eval.benchmarks import Item
 from flamingo.eval.evaluate import Log
-from flamingo.eval.harness import baselines
-from flamingo.eval.harness.cell import Asked, Cell
-from flamingo.eval.harness.controls import BLANK
-from flamingo.eval.harness.demonstrate import Demonstrator
-from flamingo.eval.harness.metrics import Said
-from flamingo.eval.harness.pictures import Pictures
-from flamingo.eval.harness.prompts import Prompt, Writer
-from flamingo.eval.harness.score import one_score
-from flamingo.eval.harness.task import Task
-from flamingo.model.flamingo import Flamingo
-from flamingo.types import Params
+from flamingo.eval.harness.ask import Asker
+from flamingo.eval.harness.cell import Cell
 
-# Log-likelihoods are logged to this many digits: batches of other sizes sum in
-# another order, and what is equal should stay equal.
-_DIGITS = 5
 # Prompts of several shot counts are read as one tree unless the candidates
 # behind each are more tokens than are saved.
 _FEW_TOKENS = 200
-_NO_CONTENT = 'N/A'
 
 
-class PicturePredictor(Predictor):
-  """A predictor whose images are rows of `Pictures`."""
+class Records(Protocol):
+  """Lines of one log or of several."""
 
-  def __init__(
-      self, model: Flamingo, params: Params, pictures: Pictures,
-      tokenizer: Tokenizer, *, tokens_at_once: int,
-  ):
-    super().__init__(
-        model, params, pictures.latents, pad_id=tokenizer.pad_id,
-        never=tokenizer.unsaid_ids, tokens_at_once=tokens_at_once)
-
-  def latents(self, rows: Sequence[int]) -> np.ndarray:
-    """Latents [n R C], read from where they are kept."""
-    return self.features(rows)
+  def of(self, cell: str) -> Mapping[Any, Mapping[str, Any]]:
+    """Those of a cell by example."""
 
 
-class Runner:
-  """Asks a model the cells of one task.
+@dataclasses.dataclass(frozen=True)
+class Piece:
+  """Queries that are asked together, in cells whose prompts begin alike."""
+
+  asker: Asker
+  cells: Sequence[Cell]
+  queries: Sequence[Item]
+
+  def lacking(self, *logs: Records) -> list[Cell]:
+    """Cells of which none of the logs has all these queries."""
+    return [
+        cell for cell in self.cells
+        if not any(self._all_in(log, cell) for log in logs)]
+
+  def find(self, cells: Sequence[Cell], log: Records) -> list[dict]:
+    """Lines of these cells in a log, in the order of `Asker.ask`."""
+    return [dict(log.of(c.key)[q.id]) for c in cells for q in self.queries]
+
+  def __len__(self) -> int:
+    return len(self.cells) * len(self.queries)
+
+  def _all_in(self, log, cell) -> bool:
+    found = log.of(cell.key)
+    return all(query.id in found for query in self.queries)
+
+
+def pieces(asker: Asker, cells: Sequence[Cell], *, chunk: int) -> list[Piece]:
+  """All that is asked of a task, `chunk` queries at a time."""
+  queries, few = asker.task.queries, 0
+  if not asker.task.row.open_ended:
+    few = max(
+        sum(map(len, asker.writer.candidates(query)))
+        for query in queries[:chunk])
+  families: dict[tuple, list[Cell]] = {}
+  for cell in cells:
+    families.setdefault(
+        _family(cell, share_shots=few <= _FEW_TOKENS), []).append(cell)
+  return [
+      Piece(asker, family, queries[start : start + chunk])
+      for family in families.values()
+      for start in range(0, len(queries), chunk)]
+
+
+def run(work: Iterable[Piece], log: Log, known: Sequence[Records] = ()) -> None:
+  """Predicts and logs what a log lacks.
 
   Args:
-    task: what is asked.
-    predictor: the model; None if baselines without a model are all there is.
-    writer: of the task's prompts.
-    pictures: of the task.
-    demonstrator: of the task.
-    log: of the predictions.
-    chunk: queries predicted and logged together.
+    work: in order.
+    log: is added to.
+    known: other logs, whose lines need not be predicted again; they are not
+      copied.
   """
-
-  def __init__(
-      self, task: Task, predictor: PicturePredictor, writer: Writer,
-      pictures: Pictures, demonstrator: Demonstrator, log: Log, *, chunk: int,
-  ):
-    self._task, self._predictor, self._writer = task, predictor, writer
-    self._pictures, self._demonstrator = pictures, demonstrator
-    self._log, self._chunk = log, chunk
-
-  def run(self, cells: Sequence[Cell]) -> None:
-    """Predicts what is not in the log yet, and logs it."""
-    few = 0
-    if not self._task.row.open_ended:
-      few = max(
-          sum(map(len, self._writer.candidates(query)))
-          for query in self._task.queries[: self._chunk])
-    families: dict[tuple, list[Cell]] = {}
-    for cell in cells:
-      families.setdefault(
-          _family(cell, share_shots=few <= _FEW_TOKENS), []).append(cell)
-    total = len(self._task.queries)
-    with tqdm.tqdm(
-        total=len(cells) * total, desc=self._task.row.name, unit='prompt'
-    ) as bar:
-      for family in families.values():
-        for start in range(0, total, self._chunk):
-          queries = self._task.queries[start : start + self._chunk]
-          lacking = [
-              cell for cell in family
-              if not all(q.id in self._log.of(cell.key) for q in queries)]
-          if lacking:
-            self._log.add(self._predict(lacking, queries))
-          bar.update(len(family) * len(queries))
-
-  def example(self, cell: Cell) -> str:
-    """The prompt of the first query, as people read it."""
-    (asked,) = self._demonstrator.ask(cell, self._task.queries[:1])
-    self._fill([asked])
-    return self._write(cell, asked).text
-
-  def _predict(self, cells, queries) -> list[dict]:
-    if cells[0].baseline == 'majority':
-      said = baselines.majority(self._task, queries)
-      return [
-          self._record(cells[0], Asked(_NOTHING, query), None, text, scores)
-          for query, (text, scores) in zip(queries, said)]
-    asked = {cell.key: self._demonstrator.ask(cell, queries) for cell in cells}
-    if cells[0].baseline == 'nearest_centroid':
-      return [
-          self._record(cell, each, None, None, scores)
-          for cell in cells for each, scores in zip(
-              asked[cell.key], baselines.nearest_centroid(
-                  asked[cell.key], self._pictures.pooled))]
-    self._fill([each for several in asked.values() for each in several])
-    if cells[0].open_ended:
-      return self._generate(cells, asked)
-    return self._rank(cells, asked, queries)
-
-  def _generate(self, cells, asked) -> list[dict]:
-    records = []
-    for cell in cells:
-      prompts = [self._write(cell, each) for each in asked[cell.key]]
-      said = self._predictor.generate(
-          [prompt.example for prompt in prompts], max_tokens=cell.max_tokens,
-          stop=self._writer.tokenizer.stop_id, beams=cell.beams,
-          length_penalty=cell.length_penalty)
-      records += [
-          self._record(
-              cell, each, [prompt], self._writer.answer(s.tokens), None)
-          for each, prompt, s in zip(asked[cell.key], prompts, said)]
-    return records
-
-  def _rank(self, cells, asked, queries) -> list[dict]:
-    """Prompts of one query are a group: where they begin alike is read once."""
-    groups, written = [], []
-    for i, query in enumerate(queries):
-      candidates = self._writer.candidates(query)
-      group = []
-      for cell in cells:
-        prompts, plain = [], []
-        for order in self._demonstrator.orders(cell, asked[cell.key][i]):
-          prompts.append(self._write(cell, order, candidates))
-          if cell.calibrated:
-            plain.append(self._write(cell, _without_content(order), candidates))
-        written.append((cell, i, candidates, prompts, len(plain)))
-        group += [(p.example, candidates) for p in (*prompts, *plain)]
-      groups.append(group)
-    scores = iter([s for group in self._predictor.rank(groups) for s in group])
-    records = {}
-    for cell, i, candidates, prompts, plain in written:
-      lengths = 1.0
-      if cell.likelihood == 'mean':
-        lengths = np.array([len(ids) for ids in candidates])
-      mean = np.mean([next(scores) / lengths for _ in prompts], axis=0)
-      if plain:
-        mean -= np.mean([next(scores) / lengths for _ in range(plain)], axis=0)
-      records[cell.key, i] = self._record(
-          cell, asked[cell.key][i], prompts, None,
-          np.round(mean, _DIGITS).tolist())
-    return [
-        records[cell.key, i] for cell in cells for i in range(len(queries))]
-
-  def _write(self, cell, asked, candidates=None) -> Prompt:
-    if candidates is None:
-      candidates = self._writer.candidates(asked.query)
-    room = cell.max_tokens or max(map(len, candidates))
-    return self._writer.write(
-        asked, room=room, blind=cell.baseline == 'text_only')
-
-  def _fill(self, asked: Sequence[Asked]) -> None:
-    self._pictures.fill([
-        item for each in asked for item in (
-            *(() if each.choice.text_only else each.choice.items), each.query)])
-
-  def _record(self, cell, asked, prompts, text, scores) -> dict:
-    query = asked.query
-    shown = [item.id for item in asked.choice.items]
-    digest, dropped = None, 0
-    if prompts:
-      shown = list(prompts[0].demonstrations)
-      dropped = max(prompt.dropped for prompt in prompts)
-      digest = prompts[0].digest
-      if len(prompts) > 1:
-        digest = _digest([prompt.digest for prompt in prompts])
-    best = text
-    if scores is not None and scores.count(max(scores)) == 1:
-      best = query.candidates[scores.index(max(scores))]
-    return {
-        'cell': cell.key, 'id': query.id, 'prompt': digest,
-        'demonstrations': shown, 'dropped': dropped, 'output': best,
-        'scores': scores,
-        'candidates': _digest(query.candidates) if query.candidates else None,
-        'answer': query.answer,
-        'score': one_score(self._task.row, cell, query, Said(text, scores))}
-
-
-_NOTHING = Choice(items=())
+  work = list(work)
+  with tqdm.tqdm(total=sum(map(len, work)), unit='prompt') as bar:
+    for piece in work:
+      bar.set_description(piece.asker.task.row.name, refresh=False)
+      lacking = piece.lacking(log, *known)
+      if lacking:
+        log.add(piece.asker.ask(lacking, piece.queries))
+      bar.update(len(piece))
 
 
 def _family(cell: Cell, *, share_shots: bool) -> tuple:
@@ -219,16 +105,3 @@ def _family(cell: Cell, *, share_shots: bool) -> tuple:
       cell.choice, cell.balanced, cell.seed, cell.baseline,
       cell.control if cell.control != 'blank_query' else None,
       None if begins_alike else (cell.shots, cell.texts))
-
-
-def _without_content(asked: Asked) -> Asked:
-  """The query of contextual calibration (Zhao et al., arXiv:2102.09690)."""
-  query = dataclasses.replace(
-      asked.query, image=BLANK, box=None,
-      fields={name: _NO_CONTENT for name in asked.query.fields})
-  return dataclasses.replace(asked, query=query)
-
-
-def _digest(values: Sequence[str]) -> str:
-  return hashlib.blake2b(
-      json.dumps(list(values)).encode(), digest_size=8).hexdigest()
