@@ -36,7 +36,10 @@ def _dot(a, b, contract, dtype):
 
 
 def _project_forward(x, kernel, dtype):
-  return project(x, kernel, dtype), (x.astype(dtype), kernel)
+  # A plain product, not `project`: recomputation that is to remember matrix
+  # products (`scan.rematerialised`) doesn't look into custom derivatives.
+  y = _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype)
+  return y, (x.astype(dtype), kernel)
 
 
 def _project_backward(dtype, saved, cotangent):

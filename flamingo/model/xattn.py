@@ -101,9 +101,9 @@ class GatedCrossAttention(nn.Module):
   norm_heads: bool = False
   norm_eps: float = 1e-5
   gate: str = 'tanh'
-  gate_init: float = 0.0
-  ff_gate_init: float | None = None
-  branch_scale: float = 1.0
+  gate_init: float | Array = 0.0
+  ff_gate_init: float | Array | None = None
+  branch_scale: float | Array = 1.0
   sees: str = 'last'
   form: str = 'auto'
   dtype: Dtype = jnp.float32
