@@ -1,54 +1,43 @@
-"""Counts a config's parameters, from shapes alone.
+"""Whether a config fits on machines that need not be here, and how fast it is.
 
-  python -m experiments.plan --config=experiments/configs/flamingo.py:80b
+  python -m experiments.plan --config=experiments/configs/flamingo.py:80b \
+      --target=v5p:8x8x16 [--config.mesh.tensor=16] [--compile] [--json=FILE]
+
+From shapes alone: parameters, bytes on each device, FLOPs of a step, how each
+parameter is split, and where it doesn't fit, what to change. With --compile,
+the real step is compiled for the target: memory from the compiler, collectives
+with their bytes, and a bound on the time of a step. docs/scaling.md says how to
+install the compilers, and what the bound leaves out.
 """
 
+import json
+
 from absl import app
-import jax
-import jax.numpy as jnp
+from absl import flags
 from ml_collections import config_flags
 
-from experiments import build
-from flamingo import params as params_lib
-from flamingo.types import Params
+from experiments.plan import report
+from experiments.plan import target as target_lib
 
 CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-
-_KNOWN = (
-    'lm', 'visual', 'model', 'whitening', 'resampler', 'xattn', 'optimizer',
-    'steps')
-
-
-def shapes(config) -> Params:
-  """Shapes of all parameters but the vision encoder's; nothing is allocated."""
-  build.check_keys(config, _KNOWN, 'config')
-  model = build.build_model(config, dict(config.lm), config.visual.width)
-  images = jnp.zeros((1, 1, 1, config.visual.places, config.visual.width))
-  tokens = jnp.zeros((1, 2), jnp.int32)
-  return jax.eval_shape(
-      lambda: model.init(jax.random.key(0), images, tokens, tokens))['params']
-
-
-def counts(params: Params) -> dict[str, int]:
-  """Parameters by part."""
-  blocks = {k: v for k, v in params.items() if k.startswith('xattn')}
-  return {
-      'language model (frozen)': params_lib.count(params['lm']),
-      'resampler': params_lib.count(params['resampler']),
-      f'gated cross-attention ({len(blocks)} blocks)': params_lib.count(blocks),
-      'new tokens': params_lib.count(
-          {k: v for k, v in params.items() if k.startswith('new_')}),
-  }
+TARGET = flags.DEFINE_string(
+    'target', 'here', 'What to plan for: v5p:8x8x16, v5e:16x16, h100:64, here.')
+COMPILE = flags.DEFINE_bool('compile', False, 'Compile the step, too.')
+JSON = flags.DEFINE_string('json', None, 'Write the numbers there, too.')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  params = shapes(CONFIG.value)
-  for name, count in counts(params).items():
-    print(f'{name:<40}{count / 1e6:>12,.1f}M')
-  total = params_lib.count(params)
-  print(f"{'all but the vision encoder':<40}{total / 1e6:>12,.1f}M")
+  target_lib.prepare(TARGET.value)
+  try:
+    plan = report.make(CONFIG.value, TARGET.value, COMPILE.value)
+  except (ValueError, RuntimeError) as error:
+    raise app.UsageError(str(error)) from error
+  print(report.text(plan))
+  if JSON.value:
+    with open(JSON.value, 'w', encoding='utf-8') as file:
+      json.dump(plan, file, indent=2)
 
 
 if __name__ == '__main__':
