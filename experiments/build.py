@@ -12,15 +12,19 @@ import inspect
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from flamingo import params as params_lib
+from flamingo import sharding
 from flamingo.data.tokenizer import Tokenizer
+from flamingo.model import scan
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.model.lm import LM
 from flamingo.model.resampler import PerceiverResampler
+from flamingo.model.stack import Groups, stack
 from flamingo.model.vision.efficientnet import EfficientNetLite
 from flamingo.model.whitening import Whitening
 from flamingo.model.xattn import GatedCrossAttention
@@ -114,6 +118,7 @@ def build_model(
     lm: Mapping[str, Any],
     visual_width: int,
     residual_rms: Sequence[float] | None = None,
+    platform: str | None = None,
 ) -> Flamingo:
   """The network, without parameters and without the vision encoder.
 
@@ -123,11 +128,12 @@ def build_model(
     visual_width: width of the vision features.
     residual_rms: of the frozen LM before each layer, where the config asks to
       scale branches by it.
+    platform: it is to run on; by default that of this process.
   """
   section = config.model
   check_keys(
       section, ('every', 'offset', 'dtype', 'scale_branches', 'first_gate',
-                'new_tokens_like_words'), 'config.model')
+                'new_tokens_like_words', 'remat', 'layers'), 'config.model')
   if section.dtype not in DTYPES:
     raise ValueError(
         f'config.model.dtype is {section.dtype!r}, not one of {list(DTYPES)}.')
@@ -150,9 +156,36 @@ def build_model(
     if not blocks and section.first_gate is not None:
       block = block.clone(gate_init=section.first_gate)
     blocks.append(block)
-  return Flamingo(
+  model = Flamingo(
       lm=LM(**lm, dtype=dtype), resampler=resampler, xattn=blocks,
-      every=section.every, offset=section.offset, whitening=whitening)
+      every=section.every, offset=section.offset, whitening=whitening,
+      remat=section.get('remat', 'none'))
+  return model.clone(scan=choose_scan(
+      model, section.get('layers', 'unrolled'), platform))
+
+
+def choose_scan(
+    model: Flamingo, layers: str, platform: str | None = None
+) -> bool:
+  """Whether to scan over a model's layers: 'unrolled', 'scanned' or 'auto'.
+
+  'auto' scans on accelerators, where compiling a deep model takes minutes, and
+  not on a CPU, which runs unrolled layers faster.
+  """
+  if layers not in ('unrolled', 'scanned', 'auto'):
+    raise ValueError(
+        f'config.model.layers is {layers!r}; choose unrolled, scanned or auto.')
+  groups = Groups.of(model.lm.layers, model.every, model.offset)
+  if layers != 'auto' or groups is None:
+    return layers == 'scanned'
+  if (platform or jax.default_backend()) == 'cpu':
+    return False
+  try:
+    scan.check(model.lm, groups, model.xattn[:groups.count])
+  except ValueError as error:
+    print(f'Layers stay unrolled. {error}')
+    return False
+  return True
 
 
 def measure_residual_rms(frozen: Frozen) -> np.ndarray:
@@ -165,9 +198,13 @@ def measure_residual_rms(frozen: Frozen) -> np.ndarray:
 
 
 def init_trainable(
-    model: Flamingo, feature_shape: tuple[int, int], seed: int
+    model: Flamingo, feature_shape: tuple[int, int], seed: int,
+    mesh: Mesh | None = None,
 ) -> Params:
-  """First values of what is trained; the frozen parts are not made."""
+  """First values of what is trained; the frozen parts are not made.
+
+  On a mesh each device makes its shares, of the same values.
+  """
 
   def init():
     images = jnp.zeros((1, 1, 1) + tuple(feature_shape))
@@ -175,7 +212,10 @@ def init_trainable(
     params = model.init(jax.random.key(seed), images, tokens, tokens)['params']
     return params_lib.split(params)[0]
 
-  return jax.jit(init)()
+  where = None
+  if mesh is not None:
+    where = sharding.shardings(jax.eval_shape(init), mesh)
+  return jax.jit(init, out_shardings=where)()
 
 
 def rows_like_words(frozen: Frozen) -> np.ndarray:
@@ -193,13 +233,34 @@ def rows_like_words(frozen: Frozen) -> np.ndarray:
       embedding[frozen.tokenizer.encode('\n')[0]]])
 
 
-def frozen_params(frozen: Frozen, dtype: str) -> Params:
-  """The LM's parameters as the network holds them."""
-  return {'lm': jax.tree.map(
-      lambda leaf: jnp.asarray(leaf, DTYPES[dtype]), frozen.lm_params)}
+def frozen_params(
+    frozen: Frozen, dtype: str, mesh: Mesh | None = None,
+    groups: Groups | None = None,
+) -> Params:
+  """The LM's parameters as the network holds them.
+
+  On a mesh they go from the host to their shares, never whole to one device.
+  With `Flamingo.groups` of a model that scans over its layers they are stacked.
+  """
+  params = {'lm': jax.tree.map(
+      lambda leaf: np.asarray(leaf, DTYPES[dtype]), frozen.lm_params)}
+  params = stack(params, groups)
+  if mesh is None:
+    return jax.tree.map(jnp.asarray, params)
+  return sharding.place(params, sharding.shardings(params, mesh))
+
+
+def build_mesh(config: ml_collections.ConfigDict) -> Mesh:
+  """The mesh of section `mesh`: without it, each device has its own rows."""
+  return call(sharding.make_mesh, config.get('mesh', {}), 'config.mesh')
 
 
 def build_optimizer(config: ml_collections.ConfigDict):
   """The optimizer of section `optimizer`."""
   return call(
       make_optimizer, config.optimizer, 'config.optimizer', steps=config.steps)
+
+
+def keeps_average(config: ml_collections.ConfigDict) -> bool:
+  """Whether a run with this config keeps a moving average of trainables."""
+  return bool(config.get('update', {}).get('ema', 0.0))

@@ -3,7 +3,8 @@
   python -m experiments.train --config=experiments/configs/quickstart.py \
       --workdir=runs/quickstart [--config.optimizer.learning_rate=3e-4 ...]
 
-Run the same command again to go on where it stopped.
+Run the same command again to go on where it stopped; on a cluster, on every
+host (see `experiments.processes`).
 """
 
 import pathlib
@@ -19,11 +20,13 @@ from ml_collections import config_flags
 
 from experiments import build
 from experiments import data as data_lib
+from experiments import processes
 from experiments import start
 from flamingo import params as params_lib
 from flamingo import sharding
 from flamingo.data import pipeline
 from flamingo.train import loop
+from flamingo.train import objective
 from flamingo.train import step as step_lib
 from flamingo.train.checkpoint import Checkpointer
 from flamingo.types import TrainState
@@ -34,42 +37,50 @@ WORKDIR = flags.DEFINE_string(
 
 _KNOWN = (
     'seed', 'steps', 'frozen', 'model', 'whitening', 'resampler', 'xattn',
-    'optimizer', 'data', 'mixture', 'layout', 'checkpoint_every', 'log_every',
-    'held_out_every')
+    'mesh', 'update', 'optimizer', 'data', 'mixture', 'layout',
+    'checkpoint_every', 'log_every', 'held_out_every')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   start.prepare()
-  train(CONFIG.value, WORKDIR.value)
+  processes.join()
+  with processes.ending_together(resume_command()):
+    train(CONFIG.value, WORKDIR.value)
 
 
 def train(config, workdir: str) -> TrainState:
   """Trains `config` up to its last step, from what `workdir` holds."""
   build.check_keys(config, _KNOWN, 'config')
   began = time.monotonic()
+  mesh = build.build_mesh(config)
   print('Reading the frozen parts.', flush=True)
   frozen = build.load_frozen(config)
   pictures = data_lib.load_pictures(config, frozen)
-  model, fresh = start.build_state(config, frozen, pictures)
+  model, fresh = start.build_state(config, frozen, pictures, mesh)
+  model = model.clone(activations=sharding.Activations(mesh))
   optimizer = build.build_optimizer(config)
-  mesh = sharding.make_mesh()
-  state = TrainState(
-      step=jnp.int32(0), trainable=fresh,
-      frozen=build.frozen_params(frozen, config.model.dtype),
-      opt_state=optimizer.init(fresh))
-  state = jax.device_put(state, sharding.replicated(mesh))
-  put = lambda batches: sharding.put_batch(batches, mesh)
+  update = dict(config.get('update', {}))
+  state, where = start.train_state(
+      optimizer, fresh,
+      build.frozen_params(
+          frozen, config.model.dtype, mesh, model.groups), mesh,
+      ema=update.get('ema', 0.0))
 
   datasets = data_lib.build_mixture(config, pictures, frozen.tokenizer)
   layout = data_lib.build_layout(config, pictures)
   batches = pipeline.make_pipeline(
-      datasets, frozen.tokenizer, layout, seed=config.seed, steps=config.steps)
+      datasets, frozen.tokenizer, layout, seed=config.seed, steps=config.steps,
+      rows=lambda rows: sharding.rows_here(rows, mesh))
 
   weights = {dataset.name: dataset.weight for dataset in datasets}
+  shares = sharding.row_shards(mesh)
   step_fn = jax.jit(
-      step_lib.make_train_step(model, optimizer, weights), donate_argnums=0)
+      build.call(
+          step_lib.make_train_step, update, 'config.update', model=model,
+          optimizer=optimizer, weights=weights, shares=shares),
+      donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
   # Held out: other pictures under the same words.
   held_out = pipeline.draw_batch(
       held_out_dataset(config, pictures, frozen.tokenizer), frozen.tokenizer,
@@ -84,11 +95,13 @@ def train(config, workdir: str) -> TrainState:
       pathlib.Path(workdir) / 'checkpoints', config=config.to_dict(),
       fingerprints=frozen.fingerprints)
   state = loop.train(
-      state=state, step_fn=step_fn, batches=batches, put=put,
+      state=state, step_fn=step_fn, batches=batches,
+      put=lambda batches: sharding.put_batch(batches, mesh),
       checkpointer=checkpointer, directory=workdir, steps=config.steps,
       checkpoint_every=config.checkpoint_every, log_every=config.log_every,
       evaluators=[loop.Evaluator(
-          config.held_out_every, held_out_losses(model, put(held_out)))],
+          config.held_out_every, held_out_losses(
+              model, sharding.put_whole_batch(held_out, mesh), shares))],
       resume_command=resume_command())
   checkpointer.close()
   return state
@@ -101,19 +114,20 @@ def held_out_dataset(config, pictures, tokenizer) -> pipeline.Dataset:
   return pipeline.Dataset(name='held_out', source=pages, batch_size=16)
 
 
-def held_out_losses(model, batch):
+def held_out_losses(model, batch, shares):
   """Measures the loss of a batch with its images, and with none seen."""
 
   @jax.jit  # once for both: to compile costs more than to measure
-  def losses(trainable, frozen, index):
-    return step_lib.weighted_loss(
+  def losses(trainable, frozen, batch, index):
+    return objective.weighted_loss(
         model, trainable, frozen,
-        {'held_out': batch.replace(image_index=index)}, {'held_out': 1.0})[0]
+        {'held_out': batch.replace(image_index=index)}, {'held_out': 1.0},
+        shares=shares)[0]
 
   def measure(state):
-    index = batch.image_index
-    seeing = float(losses(state.trainable, state.frozen, index))
-    blind = float(losses(state.trainable, state.frozen, jnp.zeros_like(index)))
+    given = state.trainable, state.frozen, batch
+    seeing = float(losses(*given, batch.image_index))
+    blind = float(losses(*given, jnp.zeros_like(batch.image_index)))
     return {
         'held_out/with_images': seeing, 'held_out/without_images': blind,
         'held_out/difference': seeing - blind}

@@ -36,6 +36,8 @@ def get_config():
           scale_branches=True,
           first_gate=0.6,
           new_tokens_like_words=True,
+          remat='none',
+          layers='auto',
       )),
       whitening=D(dict(width=256)),
       resampler=D(dict(
@@ -44,6 +46,9 @@ def get_config():
       xattn=D(dict(
           heads=8, head_dim=64, ff_hidden=1152, gate_init=0.1,
           ff_gate_init=0.1)),
+      mesh=D(dict(data=-1, fsdp=1, tensor=1)),
+      update=D(dict(
+          micro_batches=1, combine='sum', z_loss=0.0, ema=0.0)),
       optimizer=D(dict(
           learning_rate=4e-4, warmup=20, final=0.1, b2=0.95,
           weight_decay=0.1, clip=1.0)),

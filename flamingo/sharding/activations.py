@@ -47,7 +47,7 @@ class Activations:
     return self._split(x, AXES)
 
   def _split(self, x, *axes):
-    if self.mesh is None:
+    if self.mesh is None or self.mesh.size == 1:
       return x
     return jax.lax.with_sharding_constraint(
         x, NamedSharding(self.mesh, PartitionSpec(*axes)))
