@@ -18,6 +18,7 @@ from flamingo.data.openmoji import Emoji
 from flamingo.data.spelling import byte_symbols
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.evaluate import evaluate, Log
+from flamingo.model import stack
 from flamingo.train.step import make_train_step
 from flamingo.types import Chunk, TrainState
 import jax
@@ -152,6 +153,63 @@ def test_the_papers_sizes_build(size):
   build.build_optimizer(config)
 
 
+def _with(config, **model):
+  config.unlock()
+  config.model.update(model)
+  return config
+
+
+@pytest.mark.parametrize('layers, platform, scanned', [
+    ('auto', 'cpu', False), ('auto', 'gpu', True), ('auto', 'tpu', True),
+    ('auto', None, False),  # tests run on a CPU
+    ('unrolled', 'tpu', False), ('scanned', 'cpu', True)])
+def test_auto_scans_over_layers_on_accelerators(layers, platform, scanned):
+  config = _with(quickstart.get_config(), layers=layers, remat='dots')
+  # Its gated blocks differ in the scale of their branches and the first gate.
+  model = build.build_model(
+      config, SMOLLM2, 1280, residual_rms=np.arange(30), platform=platform)
+  assert model.scan is scanned and model.remat == 'dots'
+
+
+def test_auto_leaves_layers_unrolled_that_no_scan_can_read(capsys):
+  config = _with(quickstart.get_config(), layers='auto', every=4)
+  lm = SMOLLM2 | dict(window=5, global_every=6)
+  build_on = lambda: build.build_model(
+      config, lm, 1280, residual_rms=np.ones(30), platform='gpu')
+  assert not build_on().scan
+  assert 'stay unrolled. Layers are scanned over in' in capsys.readouterr().out
+  config.model.every = 6
+  assert build_on().scan
+
+
+def test_an_unknown_way_to_run_layers_is_refused():
+  config = _with(quickstart.get_config(), layers='rolled')
+  with pytest.raises(ValueError, match="layers is 'rolled'; choose unrolled"):
+    build.build_model(config, SMOLLM2, 1280, residual_rms=np.ones(30))
+
+
+def test_a_config_from_before_layers_were_scanned_still_builds():
+  config = quickstart.get_config()
+  del config.model.layers, config.model.remat
+  model = build.build_model(
+      config, SMOLLM2, 1280, residual_rms=np.ones(30), platform='tpu')
+  assert not model.scan and model.remat == 'none'
+
+
+def test_the_80b_scanned_has_the_parameters_of_the_80b_unrolled():
+  config = _with(flamingo.get_config('80b'), layers='scanned')
+  model = build.build_model(config, dict(config.lm), config.visual.width)
+  features = (config.visual.places, config.visual.width)
+  scanned = shapes(model, features)
+  # Eleven groups of seven layers, and a twelfth block with the last three.
+  assert scanned['xattn_groups']['attn_gate'].shape == (11,)
+  assert {'xattn_11', 'resampler'} < scanned.keys()
+  layers = {'layer_77', 'layer_78', 'layer_79', 'groups'}
+  assert layers < scanned['lm'].keys() and 'layer_76' not in scanned['lm']
+  params_lib.check_same(
+      shapes(model.clone(scan=False), features), stack.unstack(scanned), '80B')
+
+
 def test_a_size_that_the_paper_does_not_have_is_refused():
   with pytest.raises(ValueError, match=r"'7b'; there are \['3b', '9b', '80"):
     flamingo.get_config('7b')
@@ -195,6 +253,17 @@ def test_frozen_parameters_are_held_in_the_models_type():
   frozen = types.SimpleNamespace(lm_params={'a': np.ones(3, np.float32)})
   for dtype in 'bfloat16', 'float32':
     assert build.frozen_params(frozen, dtype)['lm']['a'].dtype == dtype
+
+
+def test_frozen_parameters_are_stacked_for_a_model_that_scans():
+  frozen = types.SimpleNamespace(lm_params={
+      f'layer_{i}': {'a': np.full(3, i, np.float32)} for i in range(5)})
+  groups = stack.Groups(first=0, every=2, count=2)
+  for mesh in None, sharding.make_mesh():
+    lm = build.frozen_params(frozen, 'bfloat16', mesh, groups)['lm']
+    np.testing.assert_array_equal(
+        lm['groups']['layer_1']['a'][:, 0].astype('f'), [1, 3])
+    assert lm.keys() == {'groups', 'layer_4'}
 
 
 def test_only_what_is_trained_is_made(tiny):
