@@ -1,0 +1,1 @@
+"""How fast it is: ratios of times, each measured within one run."""

@@ -1,0 +1,103 @@
+"""What depth costs, unrolled and scanned: compiling an update; running it."""
+
+from collections.abc import Mapping, Sequence
+import contextlib
+import time
+
+import jax
+
+from experiments.bench import clock
+from experiments.bench.made import (
+    make_batch, make_params, openflamingo_like, SMOLLM2, Training)
+from experiments.bench.quickstart import Quickstart
+from experiments.bench.result import Ratio, result
+
+ABOUT = 'Compile time and update at 6, 12, 24 and 48 layers, unrolled, scanned'
+COST = 120
+DEPTHS = (6, 12, 24, 48)
+WAYS = ('unrolled', 'scanned')
+
+
+def run(quickstart: Quickstart) -> dict:
+  """SmolLM2's layers with a gated block before every third."""
+  del quickstart
+  return measure(SMOLLM2, every=3, rows=4, length=64)
+
+
+def measure(
+    lm: Mapping[str, object], *, every: int, rows: int, length: int,
+    images: int = 2, depths: Sequence[int] = DEPTHS, places: int = 16,
+    visual_width: int = 256, resampler_layers: int = 2, rounds: int = 3,
+) -> dict:
+  """Compiles an update at each depth in each way, then times it.
+
+  Args:
+    lm: arguments of `LM`, whose depth is varied.
+    every: LM layers a gated block.
+    rows: of a batch.
+    length: tokens of a row.
+    images: of a row.
+    depths: numbers of LM layers.
+    places: features of an image.
+    visual_width: of features and latents.
+    resampler_layers: its depth.
+    rounds: updates timed.
+  """
+  shape = (1, places, visual_width)
+  batch = make_batch(rows, length, images, shape, lm['vocab_size'])
+  seconds = {}
+  for depth in depths:
+    pair = {}
+    for way in WAYS:
+      model = openflamingo_like(
+          dict(lm, layers=depth), every=every, visual_width=visual_width,
+          resampler_layers=resampler_layers, latents=8)
+      model = model.clone(scan=way == 'scanned')
+      training = Training(model, make_params(model, shape), {'pages': batch})
+      name = f'{depth} layers, {way}'
+      traced, compiled = _compile(training)
+      seconds |= {f'trace, {name}': traced, f'compile, {name}': compiled}
+      pair[name] = training
+    seconds |= {
+        f'update, {name}': t
+        for name, t in clock.medians(pair, rounds=rounds, warm=1).items()}
+    del pair, training
+  least, most = min(depths), max(depths)
+  name = lambda what, depth, way: f'{what}, {depth} layers, {way}'
+  ratios = [
+      Ratio('growth of compile time, scanned', name('compile', most, 'scanned'),
+            name('compile', least, 'scanned'), 1.3, at_most=True),
+      Ratio('growth of compile time, unrolled',
+            name('compile', most, 'unrolled'),
+            name('compile', least, 'unrolled')),
+      Ratio('an update scanned over one unrolled',
+            name('update', most, 'scanned'), name('update', most, 'unrolled')),
+      Ratio('compiling unrolled over scanned',
+            name('compile', most, 'unrolled'),
+            name('compile', most, 'scanned'))]
+  return result(
+      seconds, ratios,
+      {'every': every, 'rows': rows, 'length': length, 'images': images,
+       'width': lm['width'], 'threads': clock.cores()},
+      ['Compiling is without the cache on disk; tracing is a part of it.'])
+
+
+def _compile(training: Training) -> tuple[float, float]:
+  """Compiles the update; seconds of its tracing, and of all of it."""
+  with _no_cache():
+    began = time.perf_counter()
+    lowered = training.jitted.lower(training.state, training.batches)
+    traced = time.perf_counter()
+    training.jitted = lowered.compile()
+    return traced - began, time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def _no_cache():
+  """Within it nothing is read from the compilation cache on disk."""
+  before = jax.config.jax_enable_compilation_cache
+  jax.config.update('jax_enable_compilation_cache', False)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', before)

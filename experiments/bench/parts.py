@@ -1,0 +1,76 @@
+"""What each part of an update takes, alone, forward and backward."""
+
+import jax
+import jax.numpy as jnp
+
+from experiments.bench.clock import fastest
+from experiments.bench.made import Training
+from flamingo import params as params_lib
+from flamingo.model.stack import unstack
+from flamingo.train.flops import step_flops
+from flamingo.train.loss import weighted_nll
+
+
+def time_parts(training: Training, repeats: int = 5) -> dict[str, float]:
+  """Seconds of each part of an update, by name.
+
+  They are timed one after the other; in the update XLA puts some of them
+  together, so their sum is a little more than the whole.
+  """
+  # Parts are told apart by the names of layers, which scanned ones share.
+  model, state = training.model.clone(scan=False), unstack(training.state)
+  trainable, frozen = state.trainable, state.frozen
+  batches = training.batches
+  batch = jax.tree.map(lambda *x: jnp.concatenate(x), *batches.values())
+  rows, length = batch.tokens.shape
+  params = params_lib.merge(trainable, frozen)
+  x = jnp.ones((rows, length, model.lm.width))
+  see = lambda t: model.apply(
+      {'params': params_lib.merge(t, frozen)}, batch.images, method='see')
+  latents = jax.jit(see)(trainable)
+
+  def lm_only(m, x):
+    place = m.place(batch.tokens)
+    for layer in m.layer:
+      x, _ = layer(x, place)
+    return x.sum()
+
+  def gated(t, x, latents):
+    for i in range(len(model.xattn)):
+      x = model.xattn[i].apply(
+          {'params': t[f'xattn_{i}']}, x, latents, batch.image_index)
+    return x.sum()
+
+  run_lm = lambda x: model.lm.apply({'params': params['lm']}, x, method=lm_only)
+  head_rows = {k: v for k, v in trainable.items() if k.startswith('new_')}
+  head = lambda t, f, x: model.apply(
+      {'params': params_lib.merge(t, f)}, x, method='logits')
+
+  def loss(head_rows, x):
+    return weighted_nll(
+        head, head_rows, {'lm': frozen['lm']}, x.reshape(-1, x.shape[-1]),
+        batch.targets.reshape(-1),
+        batch.loss_mask.reshape(-1).astype(jnp.float32))[0]
+
+  update = lambda grads, opt_state, trainable: training.optimizer.update(
+      grads, opt_state, trainable)
+  timed = lambda function, *args: fastest(
+      jax.jit(function), *args, repeats=repeats)
+  return {
+      'language model, forward': timed(run_lm, x),
+      'language model, forward and backward': timed(jax.grad(run_lm), x),
+      'resampler': timed(jax.grad(lambda t: see(t).sum()), trainable),
+      'gated blocks': timed(
+          jax.grad(gated, argnums=(0, 1, 2)), trainable, x, latents),
+      'vocabulary and loss': timed(
+          jax.grad(loss, argnums=(0, 1)), head_rows, x),
+      'optimizer': timed(update, trainable, state.opt_state, trainable),
+  }
+
+
+def training_flops(training: Training) -> dict[str, float]:
+  """FLOPs of one update of `training`, by part."""
+  state, batches = training.state, training.batches
+  targets = sum(int(batch.loss_mask.sum()) for batch in batches.values())
+  return step_flops(
+      training.model, state.trainable, state.frozen, batches, targets)
