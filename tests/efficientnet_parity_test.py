@@ -48,7 +48,7 @@ def test_the_published_weights_give_the_published_features():
       'lite0', classifier=True)
   network = oracle.EfficientNet.from_pretrained(
       'efficientnet-lite0',
-      weights_path=str(pretrained._find_package_file('lite0')))
+      weights_path=str(pretrained.find_package_file('lite0')))
   compare(network, module, params, info.image_size)
 
 

