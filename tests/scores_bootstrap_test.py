@@ -1,6 +1,7 @@
 """Intervals contain the truth as often as they say, and tests are exact."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -155,3 +156,30 @@ def test_the_comparison_turned_round_is_the_same_with_the_sign_changed():
 def test_what_has_no_interval_is_told(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+def test_equal_values_are_drawn_together_as_they_would_be_apart():
+  # Scores of few values, and the same with differences too small to count.
+  rng = np.random.default_rng(6)
+  few = rng.choice([0.0, 0.3, 1.0], (3, 2_000))
+  apart = few + 1e-9 * rng.random(few.shape)
+  assert len(np.unique(few, axis=1).T) == 27 < len(np.unique(apart, axis=1).T)
+  one, other = map(bootstrap.mean_interval, (few, apart))
+  assert one.low == pytest.approx(other.low, abs=0.05 * _width(other))
+  assert one.high == pytest.approx(other.high, abs=0.05 * _width(other))
+  less = np.where(rng.random(few.shape) < 0.02, few, np.roll(few, 1, axis=1))
+  tests = [bootstrap.compare(few, less + 1e-9 * noise * rng.random(few.shape))
+           for noise in (0, 1)]
+  assert tests[0].p_value == pytest.approx(tests[1].p_value, abs=0.03)
+
+
+def test_an_interval_of_as_many_questions_as_vqav2_has_takes_little_memory():
+  values = np.random.default_rng(7).choice(
+      [0.0, 0.3, 0.6, 0.9, 1.0], (3, 214_354))
+  tracemalloc.start()
+  found = bootstrap.mean_interval(values, resamples=1_000)
+  bootstrap.compare(values, values[:, ::-1], resamples=1_000)
+  _, most = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert most < 100e6  # all draws of examples would be 1.7 GB
+  assert found.low < found.value < found.high
