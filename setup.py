@@ -55,6 +55,11 @@ PARITY = [
     'scikit-learn>=1.5',
 ]
 
+# Compilers for TPUs and NVIDIA GPUs that are not here (`experiments.plan
+# --compile`), of the version that fits JAX. In an environment of its own: where
+# they are installed, JAX looks for the chips too.
+PLAN = ['jax[tpu,cuda13-local]']
+
 setuptools.setup(
     name='flamingo',
     version='0.1.0',
@@ -70,6 +75,7 @@ setuptools.setup(
         'quickstart': QUICKSTART,
         'test': TEST,
         'parity': PARITY,
+        'plan': PLAN,
         'lint': ['ruff>=0.8'],
     },
 )

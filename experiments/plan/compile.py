@@ -51,9 +51,7 @@ def compile_step(step: Step, mesh: Mesh, platform: str) -> Compiled:
     mesh: of devices that exist or not.
     platform: of these devices.
   """
-  model = step.model
-  if hasattr(model, "activations"):
-    model = model.clone(activations=sharding.Activations(mesh))
+  model = step.model.clone(activations=sharding.Activations(mesh))
   train_step = step_lib.make_train_step(
       model, step.optimizer, step.weights, shares=sharding.row_shards(mesh),
       **step.update)

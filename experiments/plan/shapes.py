@@ -85,11 +85,8 @@ def model_of(config: ml_collections.ConfigDict, platform: str) -> Flamingo:
     raise ValueError(
         f'config.visual.given is {visual.given!r}. The step is given '
         "'pixels', and encodes them, or 'features'.")
-  plain = config.copy_and_resolve_references().unlock()
-  del plain.model['remat'], plain.model['layers']
-  model = build.build_model(plain, dict(config.lm), visual.width)
-  model = model.clone(
-      scan=scanned(config, platform), remat=config.model.remat)
+  model = build.build_model(
+      config, dict(config.lm), visual.width, platform=platform)
   if visual.given == 'features':
     return model
   name = visual.encoder.removeprefix('nfnet-')
@@ -104,12 +101,6 @@ def model_of(config: ml_collections.ConfigDict, platform: str) -> Flamingo:
         f'config.visual.width is {visual.width}, and {visual.encoder} makes '
         f'features of width {vision.width}.')
   return model.clone(vision=vision)
-
-
-def scanned(config: ml_collections.ConfigDict, platform: str) -> bool:
-  """Whether layers are scanned over on a platform."""
-  layers = config.model.layers
-  return layers == 'scanned' or layers == 'auto' and platform != 'cpu'
 
 
 def param_shapes(model: Flamingo, config: ml_collections.ConfigDict):
