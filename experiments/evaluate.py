@@ -34,6 +34,8 @@ from flamingo.types import TrainState
 CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'A workdir of experiments.train.')
+EMA = flags.DEFINE_bool(
+    'ema', False, 'Evaluate the moving average of what was trained.')
 LIST = flags.DEFINE_bool(
     'list', False, 'Say which benchmarks are there, and stop.')
 ROOT = flags.DEFINE_string('root', 'data', 'Folder with benchmarks to list.')
@@ -51,10 +53,10 @@ def main(argv):
   start.prepare()
   began = time.monotonic()
   workdir = pathlib.Path(CHECKPOINT.value)
-  loaded = load(workdir)
+  loaded = load(workdir, ema=EMA.value)
   config = CONFIG.value
   log = Log(workdir / config.output / 'predictions.jsonl', {
-      'step': str(int(loaded.state.step)),
+      'step': str(int(loaded.state.step)) + ' (ema)' * EMA.value,
       'pictures': loaded.pictures.fingerprint,
       **loaded.frozen.fingerprints})
   cells = cells_lib.build_cells(
@@ -95,16 +97,26 @@ class Loaded:
         pad_id=frozen.tokenizer.pad_id)
 
 
-def load(workdir: str | pathlib.Path) -> Loaded:
+def load(workdir: str | pathlib.Path, *, ema: bool = False) -> Loaded:
   """Loads what `experiments.train` has written.
+
+  Args:
+    workdir: its folder.
+    ema: take the moving average of the trainables in their place.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: other frozen parts are here than it was trained beside.
+    ValueError: other frozen parts are here than it was trained beside, or no
+      average was kept.
   """
   directory = pathlib.Path(workdir) / 'checkpoints'
   meta = read_meta(directory)
   config = ml_collections.ConfigDict(meta['config'])
+  kept = build.keeps_average(config)
+  if ema and not kept:
+    raise ValueError(
+        f'{workdir} was trained with update.ema=0, so there is no average to '
+        'evaluate. Leave --ema out, or train with --config.update.ema=0.999.')
   frozen = build.load_frozen(config)
   pictures = data_lib.load_pictures(config, frozen)
   model, fresh = start.build_state(config, frozen, pictures)
@@ -112,11 +124,14 @@ def load(workdir: str | pathlib.Path) -> Loaded:
   state = TrainState(
       step=jnp.int32(0), trainable=fresh,
       frozen=build.frozen_params(frozen, config.model.dtype),
-      opt_state=jax.eval_shape(optimizer.init, fresh))
+      opt_state=jax.eval_shape(optimizer.init, fresh),
+      ema=fresh if kept else None)
   checkpointer = Checkpointer(
       directory, config=meta['config'], fingerprints=frozen.fingerprints)
   state, _ = checkpointer.restore(state)
   checkpointer.close()
+  if ema:
+    state = state.replace(trainable=state.ema)
   return Loaded(config, frozen, pictures, model, state)
 
 
