@@ -6,6 +6,7 @@ from flamingo.data.encode import encode
 from flamingo.data.images import Preprocess
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.complete import Completer
+from flamingo.eval.sample import Sampling
 from flamingo.model.vision.vit import ViT
 from flamingo.types import Chunk
 import jax
@@ -90,10 +91,25 @@ def test_a_picture_is_encoded_once(complete, monkeypatch):
   encoded = []
   see = complete._see
   monkeypatch.setattr(
-      complete, '_see', lambda pixels: encoded.append(1) or see(pixels))
+      complete, '_see', lambda *some: encoded.append(1) or see(*some))
   for _ in range(3):
     complete(_page(_picture(1), _picture(2), _picture(1)), max_tokens=2)
   assert len(encoded) == 2
+
+
+def test_drawn_texts_are_a_function_of_document_and_seed(seeing, complete):
+  page, other = _page(_picture(1)), _page(_picture(2))
+  draw = lambda complete, page, seed, draws=2: complete.sample(
+      page, sampling=Sampling(temperature=0.9, seed=seed), draws=draws,
+      max_tokens=4)
+  texts = draw(complete, page, 0)
+  assert len(set(texts)) == 2
+  assert texts[:1] == draw(complete, page, 0, draws=1)
+  assert not set(texts) & set(draw(complete, page, 1))
+  # What was seen or drawn before has no part in it.
+  fresh = Completer(*seeing, Tokenizer.bytes(), PREPROCESS)
+  draw(fresh, other, 0)
+  assert draw(fresh, page, 0) == texts
 
 
 @pytest.mark.parametrize('image', [

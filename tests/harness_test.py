@@ -151,6 +151,23 @@ def test_rescoring_an_empty_folder_says_what_is_lacking(tmp_path, roots):
     benchmark.rescore(roots[True], tmp_path)
 
 
+def test_each_seed_draws_its_own_and_one_batch_as_well_as_another(ask):
+  changes = dict(
+      ranked=False, shots=(0,), texts_at_zero=0, baselines=(), seeds=(0, 1),
+      temperature=0.9, top_k=50)
+  rows, output = ask('a', **changes)
+  assert [r['seed'] for r in rows] == [0, 1, None]
+  assert {(r['temperature'], r['top_k'], r['top_p'], r['beams'])
+          for r in rows} == {(0.9, 50, 1.0, None)}
+  first, second = (
+      [r['output'] for r in records(output)
+       if json.loads(r['cell'])['seed'] == seed] for seed in (0, 1))
+  assert first != second
+  assert len(set(first)) > models.QUERIES // 2  # nor do all say the same
+  _, other = ask('b', chunk=1, tokens_at_once=64, **changes)
+  assert by_key(other) == by_key(output)
+
+
 # What is in a result.
 
 
@@ -266,6 +283,10 @@ def test_all_cells_of_a_family_are_asked_when_one_is_lacking(ask):
     (dict(template='otter'), "template is 'otter'"),
     (dict(likelihood='max'), "likelihood is 'max'"),
     (dict(beams=0), 'beams is 0'),
+    (dict(temperature=-1.0), 'temperature=-1.0; expected a positive'),
+    (dict(temperature=0.7, top_p=0.0), 'top_p=0.0; expected more than 0'),
+    (dict(temperature=0.7, beams=3), 'beams=3 searches'),
+    (dict(top_k=40), 'top_k=40.*at a temperature of 0 none is drawn'),
     (dict(tasks=('bird',)), "no benchmark 'bird'"),
     (dict(rows=dict(bird=dict(pool=1))), "config.rows.bird.*'birds'"),
     (dict(rows=dict(birds=dict(pol=1))), "rows.birds.pol.*'pool'"),

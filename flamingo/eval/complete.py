@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 import dataclasses
+import hashlib
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import UInt8
 import numpy as np
 
-from flamingo.data.encode import encode
+from flamingo.data.encode import encode, Example
 from flamingo.data.tokenizer import Tokenizer
+from flamingo.eval.beam import Generation
 from flamingo.eval.decode import Predictor
+from flamingo.eval.sample import Sampling
 from flamingo.model.flamingo import Flamingo
 from flamingo.types import Document, Params
 
@@ -48,12 +51,15 @@ class Completer:
           'Completer takes pixels, and this model has no vision encoder. Load '
           'the model with one, or give `Predictor` features.')
     self._tokenizer, self._preprocess = tokenizer, preprocess
-    self._see = jax.jit(lambda pixels: model.vision.apply(
-        {'params': params['vision']}, pixels))
+    self._params = params['vision']
+    self._see = jax.jit(
+        lambda params, pixels: model.vision.apply({'params': params}, pixels))
     self._rows: dict[bytes, int] = {}
+    self._contents: dict[int, bytes] = {}
     # A document without pictures sees none, but needs one to leave unseen.
     nothing = jax.eval_shape(
-        self._see, preprocess(np.zeros((2, 2, 3), np.uint8))[None])
+        self._see, self._params,
+        preprocess(np.zeros((2, 2, 3), np.uint8))[None])
     self._predictor = Predictor(
         model, params,
         lambda rows: np.zeros((len(rows), *nothing.shape[1:]), np.float32),
@@ -80,15 +86,51 @@ class Completer:
     Raises:
       ValueError: an image is no picture, or the text has a tag in it.
     """
+    (said,) = self._predictor.generate(
+        [self._prompt(document)], max_tokens=max_tokens,
+        stop=self._tokenizer.stop_id, beams=beams,
+        length_penalty=length_penalty)
+    return self._text(said)
+
+  def sample(
+      self,
+      document: Document,
+      *,
+      sampling: Sampling,
+      draws: int = 1,
+      max_tokens: int = 20,
+  ) -> list[str]:
+    """Texts that go on behind an open document, drawn at random.
+
+    They are a function of the document and the sampling's seed alone.
+
+    Args:
+      document: as of a call.
+      sampling: what is drawn from.
+      draws: how many texts.
+      max_tokens: as of a call.
+
+    Raises:
+      ValueError: an image is no picture, or the text has a tag in it.
+    """
+    prompt = self._prompt(document)
+    shown = () if prompt.images is None else prompt.images
+    digest = hashlib.blake2b(prompt.tokens.tobytes(), digest_size=16)
+    for row in shown:
+      digest.update(self._contents[int(row)])
+    (said,) = self._predictor.sample(
+        [prompt], max_tokens=max_tokens, stop=self._tokenizer.stop_id,
+        sampling=sampling, draws=draws, names=[digest.hexdigest()])
+    return [self._text(one) for one in said]
+
+  def _prompt(self, document: Document) -> Example:
     chunks = [
         chunk if chunk.image is None else dataclasses.replace(
             chunk, image=self._row(np.asarray(chunk.image)))
         for chunk in document]
-    prompt = encode(
-        chunks, self._tokenizer, max_images=max(1, len(chunks)))
-    (said,) = self._predictor.generate(
-        [prompt], max_tokens=max_tokens, stop=self._tokenizer.stop_id,
-        beams=beams, length_penalty=length_penalty)
+    return encode(chunks, self._tokenizer, max_images=max(1, len(chunks)))
+
+  def _text(self, said: Generation) -> str:
     return self._tokenizer.decode(
         said.tokens, skip_new=True, follows='text').strip()
 
@@ -99,8 +141,11 @@ class Completer:
           'Expected pictures as uint8 [H W 3], came '
           f'{image.dtype} {list(image.shape)}. Of a clip, give its frames one '
           'by one.')
-    key = repr(image.shape).encode() + image.tobytes()
+    key = hashlib.blake2b(
+        repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
     if key not in self._rows:
-      features = self._see(jnp.asarray(self._preprocess(image))[None])
-      (self._rows[key],) = self._predictor.introduce(np.asarray(features))
+      features = self._see(
+          self._params, jnp.asarray(self._preprocess(image))[None])
+      (row,) = self._predictor.introduce(np.asarray(features))
+      self._rows[key], self._contents[row] = row, key
     return np.int64(self._rows[key])
