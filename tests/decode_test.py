@@ -1,5 +1,6 @@
 """Asking a model: shared prompts and caches say what plain calls say."""
 
+from flamingo import sharding
 from flamingo.analysis.occlusion import relevance
 from flamingo.data import encode
 from flamingo.data.tokenizer import Tokenizer
@@ -408,3 +409,26 @@ def test_a_model_that_attends_to_all_images_is_refused(small):
   every = model.clone(xattn=[b.clone(sees='all') for b in model.xattn])
   with pytest.raises(ValueError, match="sees='last'"):
     Predictor(every, params, STORE.__getitem__, pad_id=258)
+
+
+# Several devices.
+
+
+@pytest.mark.parametrize('sizes', [dict(data=2), dict(data=1, fsdp=2)])
+def test_two_devices_say_what_one_says(
+    small, predictor, alone, stop, quick_jit, sizes
+):
+  # Beams follow their hypotheses within a prompt's rows, on its device.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'jit', quick_jit)
+    shared = Predictor(
+        *small, STORE.__getitem__, never=TOKENIZER.unsaid_ids,
+        pad_id=TOKENIZER.pad_id, tokens_at_once=48,
+        mesh=sharding.make_mesh(**sizes))
+  assert_scores(shared.rank(GROUPS[:2]), alone[:2])
+  kwargs = dict(max_tokens=TOKENS, stop=stop, beams=3)
+  for one, other in zip(
+      shared.generate(RAGGED, **kwargs), predictor.generate(RAGGED, **kwargs),
+      strict=True):
+    assert one.tokens == other.tokens
+    assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-5)
