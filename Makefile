@@ -20,7 +20,7 @@ help:
 	@echo 'make quickstart  train a Flamingo on real parts and write its report'
 	@echo 'make test        run the tests'
 	@echo 'make parity      compare with the original classes (installs torch)'
-	@echo 'make bench       where the time of a training step goes'
+	@echo 'make bench       how fast it is, in ratios (docs/bench.md)'
 	@echo 'make lint        ruff'
 
 $(STAMP): setup.py

@@ -98,7 +98,7 @@ def measure(
       'With latents given, every gated block still projects them to its keys '
       'and values, which is work for each image.']
   if peer and not peer_needs.lacking():
-    seconds |= _peer(
+    seconds |= time_peer(
         lm, every, visual_width, {n: batches[n] for n in (least, most)})
     ratios.append(Ratio("OpenFlamingo's update", *names('OpenFlamingo')))
   elif peer:
@@ -148,7 +148,11 @@ def _updates(model: Flamingo, params, batches) -> dict[int, Callable]:
       for n, batch in batches.items()}
 
 
-def _peer(lm, every, visual_width, batches) -> dict[str, float]:
+def time_peer(
+    lm: Mapping[str, object], every: int, visual_width: int,
+    batches: Mapping[int, Batch],
+) -> dict[str, float]:
+  """Seconds of OpenFlamingo's update on each batch, in bfloat16."""
   of = peer_needs.load()
   model = of.build(
       lm, every=every, visual_width=visual_width, encoder=of.Given())
