@@ -263,4 +263,4 @@ def build_optimizer(config: ml_collections.ConfigDict):
 
 def keeps_average(config: ml_collections.ConfigDict) -> bool:
   """Whether a run with this config keeps a moving average of trainables."""
-  return bool(config.get('update', {}).get('ema', 0.0))
+  return bool(config.get('step', {}).get('ema', 0.0))

@@ -37,7 +37,7 @@ WORKDIR = flags.DEFINE_string(
 
 _KNOWN = (
     'seed', 'steps', 'frozen', 'model', 'whitening', 'resampler', 'xattn',
-    'mesh', 'update', 'optimizer', 'data', 'mixture', 'layout',
+    'mesh', 'step', 'optimizer', 'data', 'mixture', 'layout',
     'checkpoint_every', 'log_every', 'held_out_every')
 
 
@@ -61,7 +61,7 @@ def train(config, workdir: str) -> TrainState:
   model, fresh = start.build_state(config, frozen, pictures, mesh)
   model = model.clone(activations=sharding.Activations(mesh))
   optimizer = build.build_optimizer(config)
-  update = dict(config.get('update', {}))
+  update = dict(config.get('step', {}))
   state, where = start.train_state(
       optimizer, fresh,
       build.frozen_params(
@@ -78,7 +78,7 @@ def train(config, workdir: str) -> TrainState:
   shares = sharding.row_shards(mesh)
   step_fn = jax.jit(
       build.call(
-          step_lib.make_train_step, update, 'config.update', model=model,
+          step_lib.make_train_step, update, 'config.step', model=model,
           optimizer=optimizer, weights=weights, shares=shares),
       donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
   # Held out: other pictures under the same words.

@@ -47,7 +47,7 @@ def get_config():
           heads=8, head_dim=64, ff_hidden=1152, gate_init=0.1,
           ff_gate_init=0.1)),
       mesh=D(dict(data=-1, fsdp=1, tensor=1)),
-      update=D(dict(
+      step=D(dict(
           micro_batches=1, combine='sum', z_loss=0.0, ema=0.0)),
       optimizer=D(dict(
           learning_rate=4e-4, warmup=20, final=0.1, b2=0.95,
