@@ -115,8 +115,8 @@ def load(workdir: str | pathlib.Path, *, ema: bool = False) -> Loaded:
   kept = build.keeps_average(config)
   if ema and not kept:
     raise ValueError(
-        f'{workdir} was trained with update.ema=0, so there is no average to '
-        'evaluate. Leave --ema out, or train with --config.update.ema=0.999.')
+        f'{workdir} was trained with step.ema=0, so there is no average to '
+        'evaluate. Leave --ema out, or train with --config.step.ema=0.999.')
   frozen = build.load_frozen(config)
   pictures = data_lib.load_pictures(config, frozen)
   model, fresh = start.build_state(config, frozen, pictures)
