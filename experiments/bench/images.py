@@ -57,6 +57,7 @@ def measure(
   batches = {
       n: make_batch(rows, length, n, shape, lm['vocab_size']) for n in numbers}
   width, latents = small
+  block = openflamingo_like(lm, every=every, visual_width=visual_width).xattn[0]
   seconds = {}
   for name, model in (
       ('', openflamingo_like(
@@ -95,8 +96,8 @@ def measure(
       Ratio("an update's growth over its resampler's", 'growth of update',
             'growth of resampler', 1.1, at_most=True)]
   notes = [
-      'With latents given, every gated block still projects them to its keys '
-      'and values, which is work for each image.']
+      'A gated block sees in the form that is cheapest for its shapes, see '
+      '`GatedCrossAttention.choose_form`.']
   if peer and not peer_needs.lacking():
     seconds |= time_peer(
         lm, every, visual_width, {n: batches[n] for n in (least, most)})
@@ -109,6 +110,8 @@ def measure(
       seconds, ratios,
       {'layers': lm['layers'], 'every': every, 'rows': rows, 'length': length,
        'places': places, 'visual_width': visual_width, 'small': list(small),
+       'form': {
+           _images(n): block.choose_form(length, n, 64) for n in numbers},
        'dtype': 'bfloat16', 'threads': clock.cores()}, notes)
 
 

@@ -51,7 +51,8 @@ class Quickstart:
     """The network with the values that a training begins from."""
     model, trainable = start.build_state(
         self.config, self.frozen, self.pictures)
-    frozen = build.frozen_params(self.frozen, self.config.model.dtype)
+    frozen = build.frozen_params(
+        self.frozen, self.config.model.dtype, groups=model.groups)
     return model, params_lib.merge(trainable, frozen)
 
   def batches(self, steps: int) -> pipeline.Pipeline:
