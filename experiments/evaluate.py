@@ -112,6 +112,8 @@ def load(workdir: str | pathlib.Path, *, ema: bool = False) -> Loaded:
   directory = pathlib.Path(workdir) / 'checkpoints'
   meta = read_meta(directory)
   config = ml_collections.ConfigDict(meta['config'])
+  # To read token by token; a checkpoint of scanned layers is unrolled.
+  config.model.layers = 'unrolled'
   kept = build.keeps_average(config)
   if ema and not kept:
     raise ValueError(
@@ -127,8 +129,9 @@ def load(workdir: str | pathlib.Path, *, ema: bool = False) -> Loaded:
       opt_state=jax.eval_shape(optimizer.init, fresh),
       ema=fresh if kept else None)
   checkpointer = Checkpointer(
-      directory, config=meta['config'], fingerprints=frozen.fingerprints)
-  state, _ = checkpointer.restore(state)
+      directory, config=meta['config'], fingerprints=frozen.fingerprints,
+      read_only=True)
+  state = checkpointer.restore(state).state
   checkpointer.close()
   if ema:
     state = state.replace(trainable=state.ema)

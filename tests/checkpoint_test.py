@@ -4,6 +4,7 @@ from flamingo import params as params_lib
 from flamingo import sharding
 from flamingo.data.pipeline import Dataset, Layout, make_pipeline
 from flamingo.data.tokenizer import Tokenizer
+from flamingo.model.stack import Groups, stack
 from flamingo.train.checkpoint import Checkpointer, read_meta
 from flamingo.train.optimizer import make_optimizer
 from flamingo.train.step import make_train_step
@@ -55,7 +56,8 @@ def assert_same(one, other):
 def restore(directory, state, **kwargs):
   checkpointer = open_(directory, **kwargs)
   try:
-    return checkpointer.restore(state)
+    restored = checkpointer.restore(state)
+    return restored and (restored.state, restored.data)
   finally:
     checkpointer.close()
 
@@ -87,6 +89,84 @@ def test_parameters_come_back_where_they_were(saved):
   state, _ = restore(saved, fresh)
   for leaf in jax.tree.leaves((state.trainable, state.opt_state)):
     assert leaf.sharding == sharding.replicated(mesh)
+
+
+@pytest.mark.parametrize('first', [False, True])
+def test_stacked_layers_go_on_unrolled_and_the_other_way_round(tmp_path, first):
+  """Moments and the average too, and two blocks that fill no group."""
+  def state_of(seed, stacked):
+    state = make_state(seed)
+    block = state.trainable['xattn_0']
+    trainable = state.trainable | {
+        f'xattn_{i}': jax.tree.map(lambda leaf, i=i: leaf + i, block)
+        for i in range(5)}
+    _, opt_state = OPTIMIZER.update(
+        trainable, OPTIMIZER.init(trainable), trainable)
+    state = state.replace(
+        trainable=trainable, opt_state=opt_state,
+        ema=jax.tree.map(lambda leaf: leaf / 2, trainable))
+    return stack(state, Groups(0, 1, 3)) if stacked else state
+
+  checkpointer = open_(tmp_path)
+  checkpointer.save(state_of(0, first), {}, wait=True)
+  checkpointer.close()
+  state, _ = restore(tmp_path, state_of(1, not first))
+  expected = state_of(0, not first)
+  assert ('xattn_groups' in state.trainable) != first
+  assert_same(
+      (state.trainable, state.opt_state, state.ema),
+      (expected.trainable, expected.opt_state, expected.ema))
+
+
+def test_an_average_is_restored_where_none_is_asked_for(tmp_path):
+  checkpointer = open_(tmp_path)
+  saved = make_state()
+  average = jax.tree.map(lambda leaf: leaf / 3, saved.trainable)
+  checkpointer.save(saved.replace(ema=average), {}, wait=True)
+  checkpointer.close()
+  state, _ = restore(tmp_path, make_state(seed=1))
+  assert_same(state.ema, average)
+
+
+def test_an_average_that_was_not_kept_begins_where_the_training_is(saved):
+  fresh = make_state(seed=1)
+  state, _ = restore(saved, fresh.replace(ema=fresh.trainable))
+  assert_same(state.ema, make_state().trainable)
+  assert state.ema['new_embedding'] is not state.trainable['new_embedding']
+
+
+def test_what_is_restored_lies_on_devices_that_are_here(saved):
+  """Also what is given as bare shapes, as to evaluate."""
+  fresh = make_state(seed=1)
+  state, _ = restore(saved, fresh.replace(opt_state=jax.eval_shape(
+      OPTIMIZER.init, fresh.trainable)))
+  for leaf in jax.tree.leaves(state.opt_state):
+    assert leaf.sharding == fresh.step.sharding
+
+
+def test_a_changed_config_is_named_by_its_keys(saved, capsys):
+  def restore_with(config, may_change=()):
+    checkpointer = Checkpointer(
+        saved, config=config, fingerprints=FINGERPRINTS, may_change=may_change)
+    try:
+      return checkpointer.restore(make_state(seed=1))
+    finally:
+      checkpointer.close()
+
+  changed = {'steps': 20, 'seed': 0, 'optimizer': {'clip': (1, 2)}}
+  with pytest.raises(ValueError) as error:
+    restore_with(changed)
+  lines = str(error.value).splitlines()
+  assert lines[1:3] == [
+      '  optimizer.clip: nothing -> [1, 2]', '  steps: 9 -> 20']
+  with pytest.raises(ValueError) as error:
+    restore_with(changed, ['steps'])
+  assert 'steps: 9' not in str(error.value)
+  capsys.readouterr()
+  assert restore_with(changed, ['steps', 'optimizer.*']).data == {
+      'next_index': 4}
+  assert 'steps: 9 -> 20' in capsys.readouterr().out
+  assert restore_with(changed, ['*']) is not None
 
 
 def test_a_folder_without_a_checkpoint_restores_nothing(tmp_path):

@@ -15,13 +15,12 @@ import time
 
 from flamingo.train import loop
 from flamingo.train.checkpoint import Checkpointer
+from flamingo.train.meter import TIMES
 from flamingo.train.writer import read_metrics, Writer
 from flamingo.types import TrainState
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-TIMES = ('seconds_per_step', 'data_wait_share')
 
 SCRIPT = '''
 import os, pathlib, signal, sys, time
@@ -275,7 +274,8 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path):
 def test_a_loss_that_is_no_number_is_an_error_and_is_not_saved(
     tmp_path, step, log_every, checkpoint_every, kept, value
 ):
-  with pytest.raises(FloatingPointError, match=f'At step {step} loss is not'):
+  message = f'At step {step} loss is {value}'
+  with pytest.raises(FloatingPointError, match=message):
     train(
         tmp_path, step_fn=spoilt_at(step, value), log_every=log_every,
         checkpoint_every=checkpoint_every)
