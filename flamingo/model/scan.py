@@ -19,7 +19,6 @@ from flamingo.model.lm import LM
 from flamingo.model.stack import Groups, slices
 from flamingo.model.xattn import GatedCrossAttention
 from flamingo.sharding import Activations, ONE_DEVICE
-from flamingo.types import Params
 
 REMAT = ('none', 'dots', 'full')
 
@@ -86,7 +85,7 @@ def read_groups(
     groups: Groups,
     block: GatedCrossAttention,
     layers: Sequence[Layer],
-    stacked: tuple[Params, Params],
+    stacked: tuple[Mapping, Mapping],
     numbers: Mapping[str, np.ndarray],
     x: Float[Array, 'b l d'],
     caches: Sequence[tuple | None],
@@ -218,7 +217,7 @@ def check(
 def first_values(
     key: jax.Array, module: nn.Module, count: int, *inputs,
     numbers: Mapping[str, np.ndarray] | None = None,
-) -> Params:
+) -> dict:
   """Stacked parameters of `count` modules, each drawn by itself.
 
   Args:
@@ -237,7 +236,7 @@ def first_values(
 
 
 def declared(
-    module: nn.Module, name: str, init: Callable[[jax.Array], Params]
+    module: nn.Module, name: str, init: Callable[[jax.Array], dict]
 ) -> Mapping:
   """A whole tree as one of a module's parameters.
 
