@@ -10,6 +10,7 @@ from experiments.configs import benchmarks as default
 from flamingo.eval.benchmarks import Benchmark
 from flamingo.eval.harness import Cell, Scored
 from flamingo.eval.harness import figures
+from flamingo.eval.harness import findings
 from flamingo.eval.harness.report import write_report
 from flamingo.eval.harness.shown import most_telling, Shown
 
@@ -42,6 +43,7 @@ def tell(
   write_report(
       path, head=head, rows=rows,
       gallery=_gallery(root, benchmarks, scored, records),
+      says=findings.sentences(findings.find(scored)),
       commands=commands(head['config'], root, output))
 
 
@@ -69,8 +71,8 @@ def _about(cell: Cell) -> str:
   if not cell.shots:
     return 'no demonstrations'
   return (
-      f'{cell.shots} demonstrations, {figures.CHOICES[cell.choice]}, '
-      f'seed {cell.seed}')
+      f'{cell.shots} demonstrations{" of each class" * cell.rounds}, '
+      f'{figures.CHOICES[cell.choice]}, seed {cell.seed}')
 
 
 def commands(

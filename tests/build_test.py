@@ -106,7 +106,8 @@ def name_pools(tokenizer, split):
 def test_there_are_no_configs_but_those_tested_here():
   folder = pathlib.Path(quickstart.__file__).parent
   found = {path.stem for path in folder.glob('*.py')} - {'__init__'}
-  assert found == {'quickstart', 'fewshot', 'flamingo', 'benchmarks'}
+  assert found == {'quickstart', 'fewshot', 'flamingo', 'benchmarks',
+                   'benchmarks_quickstart'}
   for name in found:
     module = importlib.import_module(f'experiments.configs.{name}')
     assert 'Command: ' in module.__doc__ and 'Cost' in module.__doc__

@@ -77,7 +77,9 @@ def curve(rows: Sequence[Row], *, name: str) -> Markup | None:
   series = [_series(lines[kind], kind, choices, shots) for kind in order]
   top = max(max(s.y) + max(_above(s), default=0.0) for s in series)
   return charts.line_chart(
-      series, name=name, x_label='demonstrations', pad=0.35,
+      series, name=name, pad=0.35,
+      x_label='demonstrations'
+      + ' of each class' * bool(rows[0].get('rounds')),
       x_ticks=[(shots_axis(s), str(s)) for s in shots],
       y_range=(min(0.0, *(min(s.y) for s in series)), top or 1.0),
       y_format=lambda y: f'{100 * y:.0f}'.replace('-', '−'))

@@ -46,6 +46,7 @@ def write_report(
     rows: Sequence[Row],
     gallery: Gallery,
     commands: Sequence[tuple[str, str]],
+    says: Sequence[str] = (),
 ) -> None:
   """Writes the report, whole or not at all.
 
@@ -55,6 +56,7 @@ def write_report(
     rows: of results.json.
     gallery: prompts to show.
     commands: each with a sentence that says what it does.
+    says: what the numbers say, see `findings`.
   """
   best = figures.main_rows(rows)
   by_task: dict[tuple[str, str], list[Row]] = {}
@@ -80,8 +82,8 @@ def write_report(
   }
   tasks = list(dict.fromkeys(row['task'] for row in rows))
   pages.write_page(
-      path, title='Few-shot evaluation', summary=_summary(tasks, rows),
-      sections=sections)
+      path, title='Few-shot evaluation',
+      summary=[*says, *_summary(tasks, rows)], sections=sections)
 
 
 def _summary(tasks, rows) -> list[str]:

@@ -1,7 +1,8 @@
 """Square grids of features, made coarser or finer."""
 
+from flax import linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 import numpy as np
 
 
@@ -25,6 +26,28 @@ def pool_grid(
   grid = features.reshape(features.shape[0], known, known, -1)
   pooled = jnp.einsum('bhwc,ih,jw->bijc', grid, weights, weights)
   return pooled.reshape(features.shape[0], side * side, -1)
+
+
+class PooledGrid(nn.Module):
+  """An encoder whose grid of features is made coarser: see `pool_grid`.
+
+  Attributes:
+    encoder: of pixels [B H W 3] to a square grid of features [B S C].
+    side: of the grid that is left.
+    rounded_to: type that features are rounded to, as a store of features keeps
+      them, so that pixels give what cached features give; None for no rounding.
+  """
+
+  encoder: nn.Module
+  side: int
+  rounded_to: str | None = None
+
+  def __call__(self, images: Num[Array, '...']) -> Float[Array, 'b q c']:
+    """Encodes images: features in float32, row by row."""
+    pooled = pool_grid(self.encoder(images), self.side)
+    if self.rounded_to is None:
+      return pooled
+    return pooled.astype(self.rounded_to).astype(jnp.float32)
 
 
 def resize_grid(
