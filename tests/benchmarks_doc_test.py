@@ -4,9 +4,12 @@ import pathlib
 import re
 import shlex
 
+from absl import flags
 import benchmark_models as models
+from experiments import benchmark_config
 from experiments.configs import benchmarks as config_lib
 import flamingo
+from ml_collections import config_flags
 from flamingo.eval import benchmarks
 from flamingo.eval import harness
 from flamingo.eval.benchmarks.published import FIGURES, markdown
@@ -100,3 +103,24 @@ def test_a_task_of_ones_own_takes_five_lines(
   assert {row['task'] for row in found['rows']} == {'birds'}
   assert {row['shots'] for row in found['rows']} == {0, 4, 8}
   assert (tmp_path / 'runs/birds/report.html').exists()
+
+
+def test_the_flags_that_are_documented_are_read_as_they_are_written():
+  """Tuples of dicts, splits and attributes of rows, from the command line."""
+  block = next(b for b in TEXT.split('```') if '--config.own=' in b)
+  words = shlex.split(block.replace('\\\n', ''))
+  given = [word for word in words if word.startswith('--config.')]
+  assert len(given) == 4
+  values, argv = flags.FlagValues(), ['benchmark', *given]
+  parsed = config_flags.DEFINE_config_file(
+      'config', str(DOC.parent.parent / 'experiments/configs/benchmarks.py'),
+      lock_config=True, flag_values=values, sys_argv=argv)
+  values(argv)
+  config = parsed.value
+  benchmark_config.check(config)
+  rows = {
+      row.name: row for row in benchmark_config.rows_of(config, 'nowhere')}
+  assert list(rows) == ['birds', 'vqav2']
+  assert rows['birds'].metric == 'top1'
+  assert rows['vqav2'].max_tokens == 10
+  assert config.splits['vqav2'] == 'test-dev'
