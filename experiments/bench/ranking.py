@@ -7,6 +7,7 @@ import numpy as np
 from experiments.bench import clock
 from experiments.bench.quickstart import Quickstart
 from experiments.bench.result import Ratio, result
+from flamingo.data import sources
 from flamingo.data.encode import Example
 from flamingo.eval.decode import Predictor
 from flamingo.eval.fewshot import candidate_tokens, Shot, to_prompt, Trial
@@ -16,13 +17,16 @@ COST = 60
 
 
 def run(quickstart: Quickstart, classes: int = 1000, shots: int = 8) -> dict:
-  """Names of emoji behind pictures of emoji, with SmolLM2."""
+  """Names of emoji behind pictures of emoji, written as captions."""
   model, params = quickstart.model_and_params
   pictures, tokenizer = quickstart.pictures, quickstart.frozen.tokenizer
   gallery = pictures.galleries['train']
-  names = list(dict.fromkeys(one.name for one in gallery.emoji))[:classes]
+  names = list(dict.fromkeys(
+      one.name for gallery in pictures.galleries.values()
+      for one in gallery.emoji))[:classes]
   shown = [
-      Shot(image=int(gallery.rows[i, 0, 0]), answer=gallery.emoji[i].name)
+      Shot(image=int(gallery.rows[i, 0, 0]), text=sources.CAPTION,
+           answer=gallery.emoji[i].name)
       for i in range(shots + 1)]
   trial = Trial(
       id=0, support=tuple(shown[:-1]), query=shown[-1], candidates=tuple(names))
