@@ -18,7 +18,14 @@ import numpy as np
 
 def of_arrays(tree) -> jax.Array:
   """Digests of a tree's arrays, uint32 [leaves], in the order of its leaves."""
-  return _stack([_of_array(leaf) for leaf in jax.tree.leaves(tree)])
+  digests = []
+  # Programs that don't wait for one another begin in any order on CPUs, and
+  # processes that begin different ones wait for each other for ever.
+  in_order = jax.default_backend() != 'cpu' or jax.process_count() == 1
+  for leaf in jax.tree.leaves(tree):
+    digest = _of_array(leaf)
+    digests.append(digest if in_order else digest.block_until_ready())
+  return _stack(digests)
 
 
 def of_json(value: Mapping[str, Any]) -> int:
