@@ -46,6 +46,9 @@ def check(config: Mapping[str, Any]) -> None:
   known = {**benchmarks.BENCHMARKS, **own_rows(config)}
   for field in ('rows', 'splits'):
     build.check_keys(config[field] or {}, sorted(known), f'config.{field}')
+  for name in config['tasks']:
+    if name not in known:
+      benchmarks.benchmark(name)  # which says what there is
 
 
 def sweep_of(config: Mapping[str, Any]) -> harness.Sweep:
@@ -99,6 +102,13 @@ def own_rows(config: Mapping[str, Any]) -> dict[str, Benchmark]:
         f.name for f in dataclasses.fields(Benchmark) if f.name not in (
             'name', 'query', 'support', 'splits', 'public'))
     build.check_keys(entry, known, f'config.own[{number}]')
+    lacking = [
+        key for key in ('name', 'query', 'template', 'metric')
+        if key not in entry]
+    if lacking:
+      raise ValueError(
+          f'config.own[{number}]: expected a name, a query, a template and a '
+          f'metric; {lacking} are not among {sorted(entry)}.')
     row = benchmarks.own(**dict(entry))
     if row.name in rows or row.name in benchmarks.BENCHMARKS:
       raise ValueError(

@@ -124,3 +124,15 @@ def test_the_flags_that_are_documented_are_read_as_they_are_written():
   assert rows['birds'].metric == 'top1'
   assert rows['vqav2'].max_tokens == 10
   assert config.splits['vqav2'] == 'test-dev'
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(tasks=('cocoa',)), "'cocoa'. Did you mean 'coco'"),
+    (dict(own=({'name': 'b', 'query': 'q'},)),
+     r"own\[0\].*\['template', 'metric'\] are not among")])
+def test_what_no_model_is_needed_for_is_said_before_one_is_loaded(
+    changes, message):
+  config = config_lib.get_config()
+  config.update(changes)
+  with pytest.raises(ValueError, match=message):
+    benchmark_config.check(config)
