@@ -8,6 +8,7 @@ from flamingo.data.tags import OPENFLAMINGO
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.model.lm import LM
 from flamingo.model.positions import RopeScaling
+from flamingo.model.stack import stack
 from flamingo.model.vision.vit import ViT
 from flamingo.model.whitening import Whitening
 from flamingo.pretrained import native
@@ -55,6 +56,17 @@ def test_what_is_saved_is_loaded_bit_for_bit(seeing, saved):
   assert loaded.vision == INFO
   assert sum(loaded.report.loaded.values()) == params_lib.count(params)
   assert not loaded.report.unused and not loaded.report.absent
+
+
+def test_a_model_that_scans_is_saved_as_one_that_does_not(
+    seeing, saved, tmp_path
+):
+  model, params = seeing
+  scanned = model.clone(scan=True, remat='full')
+  native.save(
+      tmp_path, scanned, stack(params, scanned.groups), TOKENIZER, INFO)
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+      path.name: path.read_bytes() for path in saved.iterdir()}
 
 
 def test_the_tokenizer_comes_back(saved):

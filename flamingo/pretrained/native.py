@@ -14,6 +14,7 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 
 from flamingo import params as params_lib
 from flamingo.data.tags import Tags
@@ -23,6 +24,7 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.model.lm import LM
 from flamingo.model.positions import RopeScaling
 from flamingo.model.resampler import PerceiverResampler
+from flamingo.model.stack import groups_in, unstack
 from flamingo.model.vision.efficientnet import EfficientNetLite
 from flamingo.model.vision.nfnet import NFNet
 from flamingo.model.vision.vit import ViT
@@ -58,12 +60,15 @@ def save(
   Args:
     path: the directory, made if it is not there.
     model: what it is.
-    params: its parameters, in the types they are to have in the file.
+    params: its parameters, in the types they are to have in the file; stacked
+      ones are written as unrolled ones.
     tokenizer: of its language model, with its new tokens.
     vision: what there is to know of its vision encoder.
   """
   path = pathlib.Path(path)
   path.mkdir(parents=True, exist_ok=True)
+  if groups_in(params):
+    params = unstack(jax.device_get(params))  # slices that copy nothing
   formats.write_safetensors(path, write_params(params, [
       _as_it_is('/'.join(leaf), array.ndim)
       for leaf, array in params_lib.flatten(params)]))
@@ -123,7 +128,8 @@ def _as_it_is(name: str, axes: int) -> Rule:
 def describe(value: Any) -> Any:
   """A module, or what it was built with, as JSON has it.
 
-  The type of matrix operands is left out: it is chosen when loading.
+  What is chosen when loading is left out: the type of matrix operands, and how
+  layers are run.
   """
   if isinstance(value, tuple | list):
     return [describe(item) for item in value]
@@ -132,7 +138,8 @@ def describe(value: Any) -> Any:
   fields = {
       field.name: describe(getattr(value, field.name))
       for field in dataclasses.fields(value)
-      if field.name not in ('parent', 'name', 'dtype')}
+      if field.name not in (
+          'parent', 'name', 'dtype', 'scan', 'remat', 'activations')}
   return {'class': type(value).__name__, **fields}
 
 
