@@ -22,23 +22,38 @@ from experiments import build
 from experiments import data as data_lib
 from experiments import processes
 from experiments import start
+from flamingo import hardware
 from flamingo import params as params_lib
 from flamingo import sharding
+from flamingo.data import examples
 from flamingo.data import pipeline
+from flamingo.train import flops
+from flamingo.train import guard
 from flamingo.train import loop
+from flamingo.train import meter
 from flamingo.train import objective
 from flamingo.train import step as step_lib
 from flamingo.train.checkpoint import Checkpointer
-from flamingo.types import TrainState
+from flamingo.types import Batch, TrainState
 
 CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of checkpoints and metrics.', required=True)
+ACCEPT_CHANGES = flags.DEFINE_boolean(
+    'accept_changes', False,
+    'Go on though the config differs from the checkpoint, in any key.')
 
 _KNOWN = (
     'seed', 'steps', 'frozen', 'model', 'whitening', 'resampler', 'xattn',
     'mesh', 'step', 'optimizer', 'data', 'mixture', 'layout',
-    'checkpoint_every', 'log_every', 'held_out_every')
+    'checkpoint_every', 'log_every', 'held_out_every', 'survival',
+    'peak_flops')
+
+# What a run may change when it goes on: none of it changes the model or its
+# data, but for a schedule that ends at `steps`.
+_MAY_CHANGE = (
+    'steps', 'checkpoint_every', 'log_every', 'held_out_every', 'survival*',
+    'peak_flops', 'mesh*', 'model.remat', 'model.layers')
 
 
 def main(argv):
@@ -76,10 +91,13 @@ def train(config, workdir: str) -> TrainState:
 
   weights = {dataset.name: dataset.weight for dataset in datasets}
   shares = sharding.row_shards(mesh)
+  policy = build.call(
+      guard.Policy, config.get('survival', {}), 'config.survival')
+  step = build.call(
+      step_lib.make_train_step, update, 'config.step', model=model,
+      optimizer=optimizer, weights=weights, shares=shares)
   step_fn = jax.jit(
-      build.call(
-          step_lib.make_train_step, update, 'config.step', model=model,
-          optimizer=optimizer, weights=weights, shares=shares),
+      guard.skip_bad(step) if policy.on_bad_step == 'skip' else step,
       donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
   # Held out: other pictures under the same words.
   held_out = pipeline.draw_batch(
@@ -93,7 +111,8 @@ def train(config, workdir: str) -> TrainState:
 
   checkpointer = Checkpointer(
       pathlib.Path(workdir) / 'checkpoints', config=config.to_dict(),
-      fingerprints=frozen.fingerprints)
+      fingerprints=frozen.fingerprints,
+      may_change=['*'] if ACCEPT_CHANGES.value else _MAY_CHANGE)
   state = loop.train(
       state=state, step_fn=step_fn, batches=batches,
       put=lambda batches: sharding.put_batch(batches, mesh),
@@ -102,9 +121,32 @@ def train(config, workdir: str) -> TrainState:
       evaluators=[loop.Evaluator(
           config.held_out_every, held_out_losses(
               model, sharding.put_whole_batch(held_out, mesh), shares))],
-      resume_command=resume_command())
+      resume_command=resume_command(),
+      guard=guard.Guard(
+          policy, examples.describer(datasets, seed=config.seed)),
+      meter=make_meter(
+          config, model, state, datasets, layout, frozen.tokenizer.pad_id))
   checkpointer.close()
   return state
+
+
+def make_meter(config, model, state, datasets, layout, pad_id) -> meter.Meter:
+  """Knows an update's FLOPs, and the peak of the devices if it is stated."""
+  shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
+
+  def batch(rows):
+    tokens = shape(rows, layout.length)
+    return Batch(
+        images=shape(rows, layout.images, *layout.image_shape), tokens=tokens,
+        image_index=tokens, targets=tokens, loss_mask=tokens)
+
+  peak = config.get('peak_flops') or hardware.peak_of(jax.devices()[0])
+  needed = flops.step_flops(
+      model, state.trainable, state.frozen,
+      {dataset.name: batch(dataset.batch_size) for dataset in datasets})
+  return meter.Meter(
+      pad_id=pad_id, flops=sum(needed.values()),
+      peak=peak and peak * jax.device_count())
 
 
 def held_out_dataset(config, pictures, tokenizer) -> pipeline.Dataset:

@@ -49,6 +49,8 @@ def get_config():
       mesh=D(dict(data=-1, fsdp=1, tensor=1)),
       step=D(dict(
           micro_batches=1, combine='sum', z_loss=0.0, ema=0.0)),
+      survival=D(dict(on_bad_step='stop', most_bad_steps=10, spike=0.0)),
+      peak_flops=0.0,  # of a device, for MFU; 0: as its maker states
       optimizer=D(dict(
           learning_rate=4e-4, warmup=20, final=0.1, b2=0.95,
           weight_decay=0.1, clip=1.0)),
