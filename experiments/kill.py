@@ -12,7 +12,7 @@ bit for bit, and each start must have gone on from the newest checkpoint that
 was whole. Kills go on, with new runs, until there were enough; a table says
 where they struck. Exits with 1 if anything differs.
 
-Cost: about 8 s a kill on two cores, with the small model of
+Cost: 10 to 25 s a kill on two busy cores, with the small model of
 `experiments.tiny`, which is trained unless a command is given.
 """
 
@@ -187,7 +187,7 @@ def run(
     whole = 0
     done = False
     while not done:
-      aim = rng.choice(_AIMS, p=_CHANCES) if len(kills) < count else None
+      aim = choose_aim(rng) if len(kills) < count else None
       victim.start()
       done = aim is None or not _strike(victim, aim, starting, training, rng)
       if done:
@@ -232,6 +232,11 @@ def table(kills: Sequence[Kill]) -> str:
       f'{kill.whole:>6}  {kill.saving}' for kill in kills])
 
 
+def choose_aim(rng: np.random.Generator) -> str:
+  """What the next kill is to interrupt."""
+  return str(rng.choice(_AIMS, p=_CHANCES))
+
+
 def _strike(victim, aim, starting, training, rng) -> bool:
   """Kills at a moment of a kind; False if the process has ended before."""
   if aim == 'start':
@@ -253,7 +258,7 @@ def _look(victim, aim) -> Kill:
   rows, path = read_metrics(victim.workdir), victim.workdir / 'metrics.jsonl'
   text = path.read_text() if path.exists() else ''
   return Kill(
-      aim=str(aim), logged=int(rows[-1]['step']) if rows else 0,
+      aim=aim, logged=int(rows[-1]['step']) if rows else 0,
       torn=bool(text) and not text.endswith('\n'),
       saving=' '.join(victim.being_saved()),
       whole=max(victim.saved(), default=0))
