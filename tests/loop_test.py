@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from flamingo.model.stack import Groups, stack
 from flamingo.train import loop
 from flamingo.train.checkpoint import Checkpointer
 from flamingo.train.meter import TIMES
@@ -241,6 +242,44 @@ def test_a_line_is_the_mean_since_the_last_one(tmp_path):
   for row in rows:
     assert row['gate/xattn_0/attn_gate'] == pytest.approx(np.tanh(0.5))
     assert row['seconds_per_step'] > 0 and 0 <= row['data_wait_share'] <= 1
+
+
+def test_gates_of_stacked_layers_are_those_of_the_layers():
+  trainable = {
+      f'xattn_{i}': {'attn_gate': jnp.float32(i / 9), 'out': jnp.ones(2)}
+      for i in range(4)}
+  found = loop.gates(trainable)
+  assert list(found) == [f'gate/xattn_{i}/attn_gate' for i in range(4)]
+  assert found['gate/xattn_3/attn_gate'] == pytest.approx(np.tanh(1 / 3))
+  assert loop.gates(stack(trainable, Groups(0, 1, 3))) == found
+
+
+def test_a_datasets_loss_is_the_mean_over_its_targets_in_these_steps(tmp_path):
+  """Not of the steps: a dataset may have few targets in one, or none."""
+  def step(state, batch):
+    number = batch['numbers']
+    state, _ = add(state, batch)
+    return state, {
+        'loss/a': jnp.float32(number), 'targets/a': jnp.float32(number - 1),
+        'loss/b': jnp.float32(0), 'targets/b': jnp.float32(0)}
+
+  train(tmp_path, step_fn=step, steps=4, log_every=4)
+  row, = read_metrics(tmp_path)
+  assert row['loss/a'] == pytest.approx((2 * 1 + 3 * 2 + 4 * 3) / 6)
+  assert 'loss/b' not in row
+
+
+def test_a_resumed_run_takes_the_steps_before_it_into_its_first_line(tmp_path):
+  """A checkpoint between two lines: the mean is of all the line's steps."""
+  train(tmp_path / 'whole', steps=10, log_every=10, checkpoint_every=3)
+  stop = lambda state: os.kill(os.getpid(), signal.SIGTERM) or {}
+  with pytest.raises(loop.Stopped):
+    train(
+        tmp_path / 'broken', steps=10, log_every=10,
+        evaluators=[loop.Evaluator(4, stop)])
+  train(tmp_path / 'broken', steps=10, log_every=10)
+  row = read_metrics(tmp_path / 'broken')[-1]
+  assert row['loss'] == read_metrics(tmp_path / 'whole')[0]['loss'] == 5.5
 
 
 def test_evaluators_are_asked_when_due_and_at_the_end(tmp_path):
