@@ -166,13 +166,23 @@ def main(argv: list[str]) -> None:
 
 
 def run(
-    command: Sequence[str], folder: pathlib.Path, count: int, seed: int
+    command: Sequence[str], folder: pathlib.Path, count: int, seed: int,
+    *, rehearse: bool = True,
 ) -> tuple[list[Kill], list[str]]:
-  """Kills so many times; where they struck, and what then went wrong."""
+  """Kills so many times; where they struck, and what then went wrong.
+
+  Args:
+    command: trains when `--workdir=...` is added.
+    folder: of all the runs.
+    count: of kills.
+    seed: of the moments.
+    rehearse: run in peace twice, so that the time it takes, over which moments
+      are spread, is that of a process that compiles nothing.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   rng = np.random.default_rng(seed)
   peace = Victim(command, folder / 'peace', folder / 'compiled')
-  for _ in range(2):  # the second finds its programs compiled, as victims will
+  for _ in range(2 if rehearse else 1):
     shutil.rmtree(peace.workdir, ignore_errors=True)
     began = time.monotonic()
     peace.start()

@@ -11,11 +11,11 @@ import pytest
 def killed(tmp_path_factory):
   """(folder, kills, problems) after three kills, one of them in a save."""
   folder = tmp_path_factory.mktemp('kill')
-  command = (*kill.TINY, '--steps=30')
+  command = (*kill.TINY, '--steps=25')
   with pytest.MonkeyPatch.context() as patch:
-    aims = itertools.cycle(['save', 'training'])
+    aims = itertools.cycle(['save', 'start'])
     patch.setattr(kill, 'choose_aim', lambda rng: next(aims))
-    kills, problems = kill.run(command, folder, 3, seed=0)
+    kills, problems = kill.run(command, folder, 3, seed=0, rehearse=False)
   return folder, kills, problems
 
 
