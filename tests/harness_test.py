@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import benchmark_models as models
+import benchmark_runs as runs
 from experiments import benchmark
 from flamingo.eval import benchmarks
 from flamingo.eval import harness
 from flamingo.eval.harness import results
+from flamingo.eval.harness.score import interval
 import numpy as np
 import pytest
 
@@ -126,6 +128,26 @@ def test_rescoring_follows_the_log(ask, roots):
   (row,) = benchmark.rescore(roots[True], output)
   assert row['value'] == 1.0 != rows[0]['value']
   assert row['n'] == models.QUERIES
+
+
+def test_bleu_has_an_interval_that_grows_with_seeds_that_disagree(tmp_path):
+  pytest.importorskip('pycocoevalcap', reason='captions: make parity')
+  models.birds(tmp_path, ranked=False)
+  good = lambda item, i: item.answer if i % 4 else 'an owl'
+  poor = lambda item, i: 'an owl' if i % 4 else item.answer
+  cells = [runs.cell(metric='cider', open_ended=True, seed=s) for s in (0, 1)]
+  alike, apart = (
+      runs.write_run(
+          tmp_path / name, tmp_path, dict(zip(cells, said)),
+          row=runs.birds_row(ranked=False, metric='cider'))
+      for name, said in (('alike', (good, good)), ('apart', (good, poor))))
+  one, same, other = (
+      interval('bleu_1', each) for each in (alike[:1], alike, apart))
+  assert one.value == pytest.approx(alike[0].scores['bleu_1'].value)
+  assert one.low < one.value < one.high
+  # Asking the same again makes nothing surer.
+  assert same.high - same.low == pytest.approx(one.high - one.low, rel=0.1)
+  assert other.high - other.low > same.high - same.low
 
 
 def test_a_log_of_another_model_is_refused(ask, tiny, random_params):

@@ -8,6 +8,7 @@ import pytest
 
 from flamingo.eval.scores import bootstrap
 from flamingo.eval.scores import ranking
+from flamingo.eval.scores import score
 
 
 def _width(interval):
@@ -84,8 +85,55 @@ def test_any_score_has_an_interval():
   assert by_index.high == pytest.approx(mean.high, abs=0.02)
 
 
+def _ratio(totals):
+  return totals[..., 0] / totals[..., 1]
+
+
+def _ratios(parts):
+  return [score.Sums(np.asarray(each), _ratio) for each in parts]
+
+
+def test_a_ratio_of_sums_is_resampled_as_any_score_of_the_corpus():
+  rng = np.random.default_rng(13)
+  parts = rng.integers(1, 9, (3, 47, 2)).astype(float)
+  parts[:, :, 0] *= np.array([1, 1.1, 1.2])[:, None]  # seeds that disagree
+  found = bootstrap.sums_interval(_ratios(parts))
+  slow = bootstrap.interval(
+      lambda s, e: np.mean([_ratio(parts[i][e].sum(axis=0)) for i in s]),
+      examples=47, seeds=3)
+  assert found.value == pytest.approx(slow.value)
+  assert found.low == pytest.approx(slow.low, abs=0.05 * _width(slow))
+  assert found.high == pytest.approx(slow.high, abs=0.05 * _width(slow))
+  assert bootstrap.sums_interval(_ratios(parts)) == found
+
+
+def test_a_mean_as_a_ratio_of_sums_has_the_interval_of_the_mean():
+  values = np.random.default_rng(14).random((2, 61))
+  mean = bootstrap.mean_interval(values)
+  ones = np.ones_like(values)
+  found = bootstrap.sums_interval(_ratios(np.stack([values, ones], axis=-1)))
+  assert found.value == pytest.approx(mean.value)
+  assert found.low == pytest.approx(mean.low, abs=0.05 * _width(mean))
+  assert found.high == pytest.approx(mean.high, abs=0.05 * _width(mean))
+
+
+def test_the_interval_of_a_ratio_contains_the_truth_as_often_as_it_says():
+  rng = np.random.default_rng(15)
+  hits = 0
+  for seed in range(300):
+    lengths = rng.integers(1, 13, 53)
+    parts = np.stack([rng.binomial(lengths, 0.4), lengths], axis=-1)
+    found = bootstrap.sums_interval(
+        _ratios([parts]), level=0.9, resamples=300, seed=seed)
+    hits += found.low <= 0.4 <= found.high
+  assert 0.84 < hits / 300 < 0.95
+
+
 def test_one_example_says_nothing_of_others():
   found = bootstrap.mean_interval([[0.5], [1.0]])
+  assert found.value == 0.75
+  assert np.isnan([found.low, found.high]).all()
+  found = bootstrap.sums_interval(_ratios([[[1.0, 2.0]], [[2.0, 2.0]]]))
   assert found.value == 0.75
   assert np.isnan([found.low, found.high]).all()
 
@@ -152,6 +200,9 @@ def test_the_comparison_turned_round_is_the_same_with_the_sign_changed():
     (lambda: bootstrap.mean_interval([1.0, 0.0], level=95.0), 'got 95'),
     (lambda: bootstrap.compare([1.0], [1.0, 0.0]), r'\(1, 1\) and \(1, 2\)'),
     (lambda: bootstrap.interval(lambda s, e: float('nan'), examples=3), 'NaN'),
+    (lambda: bootstrap.sums_interval(_ratios(map(np.ones, ((3, 2), (4, 2))))),
+     r'\[\(3, 2\), \(4, 2\)\]'),
+    (lambda: bootstrap.sums_interval([]), r'shapes \[\]'),
 ])
 def test_what_has_no_interval_is_told(call, message):
   with pytest.raises(ValueError, match=message):

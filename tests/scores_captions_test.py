@@ -75,6 +75,31 @@ def test_the_value_is_the_mean_of_examples_but_for_bleu():
   assert abs(scores['BLEU-4'].value - scores['BLEU-4'].examples.mean()) > 1e-3
 
 
+@pytest.mark.parametrize('n, seed', [(23, 4), (1, 5)])
+def test_bleu_is_a_function_of_sums_over_examples(n, seed):
+  predictions, references = _examples(n, seed)
+  predictions[0] = ''
+  scores = caption_scores(predictions, references)
+  drawn = np.random.default_rng(seed).integers(n, size=n)
+  for chosen in np.arange(n), drawn, drawn[:1]:
+    again = caption_scores(
+        [predictions[i] for i in chosen], [references[i] for i in chosen])
+    for name in ('BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4'):
+      sums = scores[name].sums
+      np.testing.assert_allclose(
+          sums.of(sums.parts[chosen].sum(axis=0)), again[name].value,
+          rtol=1e-12, err_msg=name)
+
+
+def test_of_two_lengths_as_near_the_shorter_counts_and_too_short_costs():
+  (predictions, references) = ['a b c'], [['a b c d', 'a b', 'a b c d e f']]
+  sums = caption_scores(predictions, references)['BLEU-1'].sums
+  assert sums.parts[0, -2:].tolist() == [3, 2]
+  assert sums.of(sums.parts[0]) == pytest.approx(1)
+  longer = caption_scores(predictions, [['a b c d']])['BLEU-1']
+  assert longer.value == pytest.approx(np.exp(1 - 4 / 3))
+
+
 @pytest.mark.parametrize('predictions, references, message', [
     (['a'], [['a'], ['b']], '1 predictions and 2 references'),
     ([], [], 'at least one example'),

@@ -93,9 +93,12 @@ def score(
 def interval(name: str, several: Sequence[Scored]) -> bootstrap.Interval:
   """A score's mean over cells that differ in their seeds, and its interval.
 
-  NaN ends where a score is of no examples and costs much: BLEU.
+  Of a corpus' sums as BLEU, of examples' mean, or of the whole metric anew on
+  resampled examples, whichever the score is. NaN ends where it is none of them.
   """
   scores = [each.scores[name] for each in several]
+  if all(s.sums is not None for s in scores):
+    return bootstrap.sums_interval([s.sums for s in scores])
   value = float(np.mean([s.value for s in scores]))
   rows = [s.examples for s in scores]
   if rows[0].size and all(np.isclose(s.examples.mean(), s.value)

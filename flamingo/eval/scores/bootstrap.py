@@ -5,19 +5,16 @@ the demonstrations that a seed happens to draw. Both are resampled: seeds and
 examples independently, since every seed is asked the same examples: Owen's
 pigeonhole bootstrap (Annals of Applied Statistics, 2007), which is a little
 wide rather than narrow. Everything is a pure function of its arguments.
-
-Examples with equal values are exchangeable, so how many of them are drawn is
-all that counts: a benchmark of 200,000 questions, whose scores are few, takes
-no longer than one of a hundred.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 import dataclasses
 import statistics
 
 from jaxtyping import Float, Int
 import numpy as np
 
+from flamingo.eval.scores import draws
 from flamingo.eval.scores import score
 
 # Of seeds and of examples, each with repetitions, to the score of those.
@@ -66,10 +63,55 @@ def mean_interval(
   values = _checked(values)
   if values.shape[1] == 1:
     return Interval(float(values.mean()), float('nan'), float('nan'))
-  means = np.concatenate(list(_resampled_means(values, resamples, seed)))
+  means = np.concatenate(list(draws.means(values, resamples, seed)))
   return _interval(
       float(values.mean()), means, level,
       _acceleration(values) if corrected else None)
+
+
+def sums_interval(
+    sums: Sequence[score.Sums],
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+  """Percentile interval of a function of sums over examples, as BLEU.
+
+  Every draw is a corpus of its own: its sums are taken under each seed drawn,
+  and their scores are averaged.
+
+  Args:
+    sums: of each seed, of the same examples in the same order.
+    level: how often such an interval should contain the truth.
+    resamples: how many scores.
+    seed: of the resampling.
+
+  Raises:
+    ValueError: there is no seed or no example, or the shapes differ.
+  """
+  shapes = sorted({one.parts.shape for one in sums})
+  if len(shapes) != 1 or not shapes[0][0]:
+    raise ValueError(
+        'Expected numbers of the same examples under each seed, got arrays of '
+        f'shapes {shapes}.')
+  s, (n, k) = len(sums), shapes[0]
+  parts = np.concatenate([one.parts for one in sums], axis=1)
+
+  def scores(totals):
+    return np.stack([
+        one.of(totals[..., i * k : (i + 1) * k])
+        for i, one in enumerate(sums)], axis=-1)
+
+  value = float(scores(parts.sum(axis=0)).mean())
+  if n == 1:
+    return Interval(value, float('nan'), float('nan'))
+  rng, found = np.random.default_rng(seed), []
+  for size in draws.chunks(resamples, n):
+    of_seeds = rng.multinomial(s, np.full(s, 1 / s), size)
+    of_examples = draws.of_kinds(rng, np.ones(n, np.int64), size)
+    found.append((of_seeds * scores(of_examples @ parts)).sum(axis=1) / s)
+  return _interval(value, np.concatenate(found), level, None)
 
 
 def interval(
@@ -81,7 +123,7 @@ def interval(
     resamples: int = 2_000,
     seed: int = 0,
 ) -> Interval:
-  """Percentile interval of any score, as an area under a curve or BLEU.
+  """Percentile interval of any score, as an area under a curve.
 
   Args:
     statistic: the score of some seeds and examples by index; NaN where those
@@ -166,7 +208,7 @@ def compare(
     # Of so many equal differences, those that come out positive less the rest.
     found = np.concatenate([
         (2 * rng.binomial(counts, 0.5, (some, len(counts))) - counts) @ sizes
-        for some in _chunks(resamples, len(counts))])
+        for some in draws.chunks(resamples, len(counts))])
   # Equal sums must count as equal, whatever their rounding.
   measured = abs(per_example.sum())
   as_great = (np.abs(found) >= measured - 1e-9 * max(1.0, measured)).sum()
@@ -184,44 +226,6 @@ def _checked(values: score.Numbers | score.Rows) -> Float[np.ndarray, 's n']:
         f'of them NaN, got shape {values.shape} with '
         f'{np.isnan(values).sum()} NaN.')
   return values
-
-
-def _chunks(total: int, n: int) -> Iterator[int]:
-  """Sizes that add up to `total`, with a million numbers or so in memory."""
-  size = max(1, 1_000_000 // n)
-  for start in range(0, total, size):
-    yield min(size, total - start)
-
-
-def _resampled_means(
-    values: Float[np.ndarray, 's n'], resamples: int, seed: int
-) -> Iterator[Float[np.ndarray, ' b']]:
-  s, n = values.shape
-  columns, first, counts = np.unique(
-      values, axis=1, return_index=True, return_counts=True)
-  # In the order of the examples: of values with all signs changed the same.
-  order = np.argsort(first)
-  columns, counts = columns[:, order], counts[order]
-  rng = np.random.default_rng(seed)
-  for size in _chunks(resamples, len(counts)):
-    # How often each seed and each example is drawn is all that a mean needs.
-    of_seeds = rng.multinomial(s, np.full(s, 1 / s), size)
-    of_examples = _drawn(rng, counts, size)
-    yield (of_seeds @ columns * of_examples).sum(axis=1) / (s * n)
-
-
-def _drawn(
-    rng: np.random.Generator, counts: Int[np.ndarray, ' k'], size: int
-) -> Int[np.ndarray, 'b k']:
-  """How often each kind is drawn, of kinds of which there are so many."""
-  n, kinds = counts.sum(), len(counts)
-  if kinds < n / 10:
-    return rng.multinomial(n, counts / n, size)
-  # As many binomial numbers would cost more than n examples one by one.
-  kind = np.repeat(np.arange(kinds), counts)
-  return np.stack([
-      np.bincount(kind[rng.integers(n, size=n)], minlength=kinds)
-      for _ in range(size)])
 
 
 def _acceleration(values: Float[np.ndarray, 's n']) -> float:

@@ -1,6 +1,6 @@
 """What every metric returns."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 import dataclasses
 
 from jaxtyping import Float, Shaped
@@ -14,6 +14,19 @@ Rows = Sequence[Numbers] | Shaped[np.ndarray, '_ _']
 
 
 @dataclasses.dataclass(frozen=True)
+class Sums:
+  """What a metric of the corpus adds up over examples, and what it makes of it.
+
+  Attributes:
+    parts: numbers of each example.
+    of: from sums [... k] of such numbers to scores [...].
+  """
+
+  parts: Float[np.ndarray, 'n k']
+  of: Callable[[Float[np.ndarray, '... k']], Float[np.ndarray, '...']]
+
+
+@dataclasses.dataclass(frozen=True)
 class Score:
   """A metric over a benchmark, and over each of its examples.
 
@@ -21,10 +34,12 @@ class Score:
     value: of the whole; a fraction, which papers print times 100.
     examples: of each example, in the order given; empty where the metric has
       none. Their mean is the value except where the metric says otherwise.
+    sums: what the value is made of where it is no mean but a function of sums.
   """
 
   value: float
   examples: Float[np.ndarray, ' n']
+  sums: Sums | None = None
 
 
 def mean_score(examples: Numbers) -> Score:
