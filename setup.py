@@ -44,9 +44,9 @@ TEST = [
     'matplotlib>=3.9',
 ]
 
-# The originals that the parity tests compare with. Two more are installed by the
-# Makefile with --no-deps: open-flamingo==2.0.1 pins a torch of years ago, and
-# timm asks for a torchvision that it does not need here.
+# The originals that the parity tests compare with. Two more are installed by
+# the Makefile with --no-deps: open-flamingo==2.0.1 pins a torch of years ago,
+# and timm asks for a torchvision that it does not need here.
 PARITY = [
     'torch==2.13.0',
     'transformers==4.57.6',
