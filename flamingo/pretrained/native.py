@@ -26,6 +26,7 @@ from flamingo.model.positions import RopeScaling
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.stack import groups_in, unstack
 from flamingo.model.vision.efficientnet import EfficientNetLite
+from flamingo.model.vision.grid import PooledGrid
 from flamingo.model.vision.nfnet import NFNet
 from flamingo.model.vision.vit import ViT
 from flamingo.model.whitening import Whitening
@@ -45,7 +46,7 @@ VERSION = 1
 _CLASSES = {
     cls.__name__: cls for cls in (
         Flamingo, LM, RopeScaling, PerceiverResampler, GatedCrossAttention,
-        Whitening, ViT, NFNet, EfficientNetLite)}
+        Whitening, ViT, NFNet, EfficientNetLite, PooledGrid)}
 
 
 def save(
