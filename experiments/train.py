@@ -42,6 +42,14 @@ WORKDIR = flags.DEFINE_string(
 ACCEPT_CHANGES = flags.DEFINE_boolean(
     'accept_changes', False,
     'Go on though the config differs from the checkpoint, in any key.')
+COORDINATOR = flags.DEFINE_string(
+    'coordinator', None, 'host:port of process 0; this and the next two where '
+    'several processes train together and no cluster says so.')
+PROCESSES = flags.DEFINE_integer('processes', None, 'How many processes.')
+PROCESS = flags.DEFINE_integer('process', None, 'Number of this one, from 0.')
+SILENCE = flags.DEFINE_integer(
+    'silence', 60, 'Seconds after which a process of which nothing is heard is '
+    'taken for dead, and the others end.')
 
 _KNOWN = (
     'seed', 'steps', 'frozen', 'model', 'whitening', 'resampler', 'xattn',
@@ -60,7 +68,8 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   start.prepare()
-  processes.join()
+  processes.join(
+      COORDINATOR.value, PROCESSES.value, PROCESS.value, SILENCE.value)
   with processes.ending_together(resume_command()):
     train(CONFIG.value, WORKDIR.value)
 
