@@ -6,7 +6,7 @@ import sys
 
 from experiments.configs import flamingo
 from experiments.plan import memory as memory_lib
-from experiments.plan import report, roofline, shapes, suggest
+from experiments.plan import report, roofline, shapes, suggest, table
 from experiments.plan import target as target_lib
 from experiments.plan.hlo import Collective
 from jax.sharding import AbstractMesh, AxisType
@@ -322,6 +322,24 @@ def test_the_step_is_compiled_here(tmp_path):
   assert 'It fits' in done.stdout or 'it fits' in done.stdout
   assert sum(result['parameters'].values()) == sum(
       int(np.prod(row['shape'])) * row['count'] for row in result['table'])
+
+
+def test_plans_stand_side_by_side(tmp_path):
+  paths = []
+  for name, flag in ('once', '1'), ('in_parts', '2'):
+    folder = tmp_path / name
+    folder.mkdir()
+    done = plan(
+        folder, tiny_config(), '--target=h100:4',
+        f'--config.step.micro_batches={flag}')
+    assert done.returncode == 0, done.stderr
+    paths.append(folder / 'plan.json')
+  out = table.table([json.loads(path.read_text()) for path in paths])
+  header, rule, once, in_parts = out.splitlines()
+  assert {line.count('|') for line in out.splitlines()} == {
+      len(table.COLUMNS) + 1}
+  assert 'h100:4' in once and 'not compiled' in once
+  assert '4 x 1 x 1, 2 parts' in in_parts
 
 
 def test_what_does_not_fit_is_said_with_what_to_change(tmp_path):

@@ -36,14 +36,24 @@ MIXTURE = {
     'vtp': (64, 1, 8, 32, 0.03),
 }
 
-# What `plan` takes for a target where `mesh` and `step` are left as they are:
-# the least splitting and the fewest micro-batches with which it fits. The
-# paper's 80B had 1536 TPUv4 and 16-way model parallelism; its rows are half as
-# many again here, so that 96 groups of chips can share them.
+# What `plan` takes for a target where `mesh`, `step` and `batch_scale` are left
+# as they are: little splitting with which it fits. The paper's 80B had 1536
+# TPUv4 and 16-way model parallelism; there a step reads half as many rows
+# again, so that 96 groups of chips can share them.
 TARGETS = {
-    '3b': {},
-    '9b': {},
-    '80b': {},
+    '3b': {
+        'v5e:16x16': dict(tensor=4),
+        'h100:8': dict(),
+    },
+    '9b': {
+        'v5e:16x16': dict(tensor=4),
+        'h100:64': dict(),
+    },
+    '80b': {
+        'v4:8x12x16': dict(tensor=16, batch_scale=1.5),
+        'v5p:8x8x16': dict(tensor=16),
+        'h100:64': dict(fsdp=8, tensor=8),
+    },
 }
 
 

@@ -172,7 +172,7 @@ class _Cost:
     inner, features = it.heads * it.head_dim, self.frames * self._features
     wide = features + it.latents
     layer = (
-        wide * (4 * it.width + 2 * (4 + 2) * inner)
+        wide * (2 * it.width + 2 * 2 * inner)
         + it.latents * (
             4 * 4 * it.width + (4 + 2 + 2) * inner
             + (4 + 2) * (it.ff_hidden or 4 * it.width)
