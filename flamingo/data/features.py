@@ -2,20 +2,18 @@
 
 The vision encoder never changes, so its output for a picture is a constant,
 across epochs, shots, seeds and prompts. A store keeps such constants in a
-folder of three files:
+folder of files:
 
   header.json  what the rows are: encoder's fingerprint, shape, dtype
   rows.bin     the features, row after row
   keys.bin     the 16-byte digest of what each row was made from
+  claims       nothing; who encodes a picture has locked a byte of it
 
 Rows are only ever appended, and a key is written after its row: whatever a
 killed process leaves behind, the rows that have a key are whole.
 """
 
-import collections
-from collections.abc import Callable, Iterator, Sequence
-import concurrent.futures
-import contextlib
+from collections.abc import Callable, Sequence
 import fcntl
 import hashlib
 import json
@@ -25,7 +23,9 @@ import pathlib
 
 from jaxtyping import Array, Int, Shaped, UInt8
 import numpy as np
-import tqdm
+
+from flamingo.data import claims
+from flamingo.data import filling
 
 _DIGEST = 16  # bytes
 _FORMAT = 1
@@ -51,7 +51,8 @@ def key(content: bytes, *transform) -> bytes:
 class FeatureStore:
   """An append-only store of features [*shape], found by key.
 
-  Any number of processes may read; one writes at a time, others wait.
+  Any number of processes may read and fill it at once. What one is encoding the
+  others leave to it, and encode themselves only if it ends before that is kept.
 
   Args:
     directory: the store's folder, made if absent.
@@ -83,7 +84,9 @@ class FeatureStore:
         'shape': list(self.shape),
         'dtype': self.dtype.name,
     })
-    self._refresh()
+    self._count, self._index = 0, {}
+    self._map()
+    self.refresh()
 
   def __len__(self) -> int:
     return self._count
@@ -128,25 +131,65 @@ class FeatureStore:
         the dtype cannot hold.
     """
     if any(name not in self._index for name in keys):
-      with self._writing() as append:
-        first = {}
-        for i, name in enumerate(keys):
-          if name not in self._index:
-            first.setdefault(name, i)
-        print(
-            f'{label}: {len(set(keys)) - len(first):,} pictures are in '
-            f'{self.directory}, {len(first):,} to encode.'
-        )
-        names, numbers = list(first), list(first.values())
-        with tqdm.tqdm(total=len(names), desc=label, unit='img') as bar:
-          starts = range(0, len(names), batch_size)
-          drawn = _draw_ahead(image, numbers, batch_size)
-          for start, pictures in zip(starts, drawn, strict=True):
-            batch = names[start : start + batch_size]
-            features = np.asarray(encode(pictures))[: len(batch)]
-            append(batch, self._check(features))
-            bar.update(len(batch))
+      self.refresh()
+      first = {}
+      for i, name in enumerate(keys):
+        if name not in self._index:
+          first.setdefault(name, i)
+      print(
+          f'{label}: {len(set(keys)) - len(first):,} pictures are in '
+          f'{self.directory}, {len(first):,} to encode.'
+      )
+      with claims.Claims(self.directory / 'claims') as ours:
+        filling.fill(
+            self, list(first), lambda name: image(first[name]), encode, ours,
+            batch_size=batch_size, label=label)
     return np.array([self._index[name] for name in keys], np.int64)
+
+  def append(self, names: list[bytes], features: np.ndarray) -> None:
+    """Keeps rows by name, but for those that another process kept meanwhile.
+
+    Raises:
+      ValueError: features of another shape, or that the dtype cannot hold.
+    """
+    features = self._check(features)
+    with (
+        open(self._rows_path, 'ab') as rows,
+        open(self._keys_path, 'ab') as keys,
+    ):
+      fcntl.flock(keys, fcntl.LOCK_EX)
+      self.refresh()
+      new = [i for i, name in enumerate(names) if name not in self._index]
+      # A killed writer may have left a part of a row, or rows without keys.
+      rows.truncate(self._count * self._row_bytes)
+      keys.truncate(self._count * _DIGEST)
+      for file, data in (
+          (rows, features[new].tobytes()),
+          (keys, b''.join(names[i] for i in new)),
+      ):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+      self.refresh()
+
+  def refresh(self) -> None:
+    """Takes notice of the rows that are whole, ours and other writers'."""
+    # Their size first: rows that come in between are not counted, as the keys
+    # read may still be those of rows that were lost.
+    size = self._rows_path.stat().st_size if self._rows_path.exists() else 0
+    digests = b''
+    if self._keys_path.exists():
+      with open(self._keys_path, 'rb') as keys:
+        keys.seek(self._count * _DIGEST)
+        digests = keys.read()
+    count = min(
+        self._count + len(digests) // _DIGEST, size // self._row_bytes)
+    for row in range(self._count, count):
+      start = (row - self._count) * _DIGEST
+      self._index[digests[start : start + _DIGEST]] = row
+    if count > self._count:
+      self._count = count
+      self._map()
 
   def _check(self, features: np.ndarray) -> np.ndarray:
     """Casts what the encoder gave to what is kept."""
@@ -183,17 +226,6 @@ class FeatureStore:
             'this one and encode again.'
         )
 
-  def _refresh(self) -> None:
-    """Takes notice of the rows that are whole, ours and other writers'."""
-    digests = self._keys_path.read_bytes() if self._keys_path.exists() else b''
-    size = self._rows_path.stat().st_size if self._rows_path.exists() else 0
-    self._count = min(len(digests) // _DIGEST, size // self._row_bytes)
-    self._index = {
-        digests[row * _DIGEST : (row + 1) * _DIGEST]: row
-        for row in range(self._count)
-    }
-    self._map()
-
   def _map(self) -> None:
     shape = (self._count, *self.shape)
     if self._count:
@@ -201,54 +233,3 @@ class FeatureStore:
       self._features = np.asarray(mapped)
     else:  # an empty file cannot be mapped
       self._features = np.empty(shape, self.dtype)
-
-  @contextlib.contextmanager
-  def _writing(self) -> Iterator[Callable[[list[bytes], np.ndarray], None]]:
-    """Gives the one writer's function: append keys and their rows."""
-    with (
-        open(self._rows_path, 'ab') as rows,
-        open(self._keys_path, 'ab') as keys,
-    ):
-      try:
-        fcntl.flock(keys, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
-        print(f'Waiting for another process that writes to {self.directory}.')
-        fcntl.flock(keys, fcntl.LOCK_EX)
-      self._refresh()
-      # A killed writer may have left a part of a row, or rows without keys.
-      rows.truncate(self._count * self._row_bytes)
-      keys.truncate(self._count * _DIGEST)
-
-      def append(names: list[bytes], features: np.ndarray) -> None:
-        for file, data in (rows, features.tobytes()), (keys, b''.join(names)):
-          file.write(data)
-          file.flush()
-          os.fsync(file.fileno())
-        for name in names:
-          self._index[name] = self._count
-          self._count += 1
-
-      try:
-        yield append
-      finally:
-        self._map()
-
-
-def _draw_ahead(
-    image: Callable[[int], np.ndarray], numbers: list[int], batch_size: int
-) -> Iterator[np.ndarray]:
-  """Yields batches of pictures, drawing the next while one is in use."""
-
-  def draw(start: int) -> np.ndarray:
-    pictures = [image(i) for i in numbers[start : start + batch_size]]
-    pictures += pictures[-1:] * (batch_size - len(pictures))
-    return np.stack(pictures)
-
-  with concurrent.futures.ThreadPoolExecutor(1) as thread:
-    drawn = collections.deque()
-    for start in range(0, len(numbers), batch_size):
-      drawn.append(thread.submit(draw, start))
-      if len(drawn) == 2:
-        yield drawn.popleft().result()
-    for pictures in drawn:
-      yield pictures.result()
