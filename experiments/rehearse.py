@@ -35,11 +35,12 @@ from flamingo.pretrained import formats
 from flamingo.pretrained import load as load_lib
 from flamingo.pretrained import vit, vit_config
 from flamingo.pretrained.families import FAMILIES
-from flamingo.pretrained.flamingo import parameter_shapes, tower_info
+from flamingo.pretrained.flamingo import parameter_shapes
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.lm import lm_config
 from flamingo.pretrained.openflamingo_rules import rules
+from flamingo.pretrained.tower import tower_info
 
 # OpenFlamingo-9B: MPT-7B, a gated block before every fourth layer, and CLIP
 # ViT-L/14. Fewer layers, by --layers, try this script in a minute.

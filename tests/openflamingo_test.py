@@ -20,6 +20,7 @@ from flamingo.pretrained import vit
 from flamingo.pretrained.flamingo import arguments
 from flamingo.pretrained.lm import family_of, lm_config
 from flamingo.pretrained.load import load
+from flamingo.pretrained.native import save
 from flamingo.pretrained.openflamingo_rules import rules
 import jax
 import jax.numpy as jnp
@@ -79,8 +80,12 @@ def built(random_params):
             patch=3, width=visual, layers=1, heads=2 if visual == 14 else 1,
             hidden=19, image_size=9, features='patches'))
     tokens = jnp.zeros((1, 2), jnp.int32)
-    return model, random_params(
-        model, jnp.zeros((1, 1, 1, 9, 9, 3), jnp.uint8), tokens, tokens)
+    images = jnp.zeros((1, 1, 1, 9, 9, 3), jnp.uint8)
+    params = random_params(model, images, tokens, tokens)
+    # A CLIP has all that its embedding needs.
+    params['vision'] = random_params(
+        model.vision, images[0, 0], method='embed', seed=1)
+    return model, params
   return make
 
 
@@ -123,10 +128,8 @@ def write_lm(path, config_json, params):
 
 
 def write_clip(path, module, params):
-  formats.write_safetensors(path, [
-      *layouts.write_params(params, vit.vision_rules(module, ours='')),
-      *((f'vision_model.post_layernorm.{name}', np.ones(module.width))
-        for name in ('weight', 'bias'))])
+  formats.write_safetensors(path, layouts.write_params(
+      params, vit.vision_rules(module, ours='', embed=True)))
   config = CLIP | dict(
       hidden_size=module.width, num_attention_heads=module.heads)
   (path / 'config.json').write_text(json.dumps(config))
@@ -278,7 +281,7 @@ def test_a_whole_model_needs_of_the_language_model_only_its_config(
     toy, released, tmp_path, name
 ):
   toy = toy(name)
-  settings = dict(style='open_clip', prefix='vision_encoder.')
+  settings = dict(style='open_clip', prefix='vision_encoder.', embed=True)
   whole = dict(layouts.write_params(
       toy.params, rules(toy.model, toy.family) + vit.vision_rules(
           toy.model.vision, **settings)))
@@ -289,8 +292,7 @@ def test_a_whole_model_needs_of_the_language_model_only_its_config(
   tensors = whole | {
       'lang_encoder.gated_cross_attn_layers.3.attn_gate': whole[gate],
       f'lang_encoder.old_decoder_blocks.3.{norm.split("decoder_layer.")[1]}':
-          whole[norm],
-      'vision_encoder.ln_post.weight': np.ones(14, np.float32)}
+          whole[norm]}
   if toy.model.lm.tied:
     tensors['lang_encoder.lm_head.weight'] = np.ones((3, 3), np.float32)
   path = write(tmp_path / 'whole.safetensors', tensors)
@@ -304,7 +306,7 @@ def test_a_whole_model_needs_of_the_language_model_only_its_config(
 
 def test_a_whole_model_tells_the_sizes_of_its_clip(toy, tmp_path):
   toy = toy(visual=64)  # a head of CLIP is 64 wide
-  settings = dict(style='open_clip', prefix='vision_encoder.')
+  settings = dict(style='open_clip', prefix='vision_encoder.', embed=True)
   path = write(tmp_path / 'whole.safetensors', dict(layouts.write_params(
       toy.params, rules(toy.model, toy.family) + vit.vision_rules(
           toy.model.vision, **settings))))
@@ -317,15 +319,52 @@ def test_the_clip_of_openai_needs_no_config(toy, released, tmp_path):
   toy = toy(visual=64)
   tensors = dict(layouts.write_params(
       toy.params['vision'], vit.vision_rules(
-          toy.model.vision, 'open_clip', ours=''))) | {
-              'visual.ln_post.weight': np.ones(64, np.float32),
+          toy.model.vision, 'open_clip', ours='', embed=True))) | {
               'visual.proj': np.ones((64, 3), np.float32),
               'transformer.resblocks.0.ln_1.weight': np.ones(5, np.float32),
               'logit_scale': np.ones((), np.float32)}
   clip = write(tmp_path / 'elsewhere.safetensors', tensors)
   loaded = read(toy, released(toy), vision=clip)
-  assert loaded.model == toy.model  # with QuickGELU
-  assert_same(toy.params, loaded.params)
+  assert loaded.model == toy.model.clone(  # with QuickGELU
+      vision=toy.model.vision.clone(embed_width=3))
+  assert_same(toy.params['vision'] | {
+      'projection': {'kernel': np.ones((64, 3))}}, loaded.params['vision'])
+
+
+@pytest.mark.parametrize('whole', [False, True])
+@pytest.mark.parametrize('lacks, embeds', [
+    ((), True), (('proj',), True), (('ln_post.bias',), False)])
+def test_what_an_embedding_needs_is_read_where_it_is_there(
+    toy, released, tmp_path, random_params, whole, lacks, embeds
+):
+  toy = toy(visual=64)
+  clip = toy.model.vision.clone(embed_width=3)
+  images = np.arange(243, dtype=np.uint8).reshape(1, 9, 9, 3)
+  params = random_params(clip, images, method='embed')
+  prefix = 'vision_encoder.' if whole else 'visual.'
+  tensors = dict(layouts.write_params(params, vit.vision_rules(
+      clip, 'open_clip', prefix=prefix, ours='', embed=True)))
+  tensors = {
+      name: x for name, x in tensors.items()
+      if name.removeprefix(prefix) not in lacks}
+  if whole:
+    path, where = write(
+        tmp_path / 'all.safetensors', tensors_of(released(toy)) | tensors), None
+  else:
+    path, where = released(toy), write(tmp_path / 'clip.safetensors', tensors)
+  loaded = read(toy, path, vision=where)
+  vision, came = loaded.model.vision, loaded.params['vision']
+  assert vision.embed_width == (None if lacks else 3)
+  assert ('post_norm' in came) == embeds
+  assert ('projection' in came) == (not lacks)
+  if embeds:
+    np.testing.assert_array_equal(
+        vision.apply({'params': came}, images, method='embed'),
+        clip.clone(embed_width=vision.embed_width).apply(
+            {'params': params}, images, method='embed'))
+  save(tmp_path / 'saved', loaded.model, loaded.params, loaded.tokenizer,
+       loaded.vision)
+  assert_same(loaded.params, load(tmp_path / 'saved', progress=False).params)
 
 
 def test_masks_without_values_do_not_make_a_whole_model(
@@ -338,7 +377,7 @@ def test_masks_without_values_do_not_make_a_whole_model(
       f'{layer}.rotary_emb.inv_freq': np.ones(3, np.float32)}
   loaded = read(toy, write(tmp_path / 'mask.safetensors', tensors))
   assert_same(toy.params, loaded.params)
-  assert len(loaded.report.unused) == 2 + 2 + 2  # the embeddings; CLIP's norm
+  assert len(loaded.report.unused) == 2 + 2  # and the embeddings
 
 
 # What is wrong, and what to do.

@@ -17,8 +17,9 @@ from flamingo.model.vision.vit import VARIANTS, ViT
 from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import idefics
 from flamingo.pretrained import openflamingo
-from flamingo.pretrained.flamingo import parameter_shapes, tower_info
+from flamingo.pretrained.flamingo import parameter_shapes
 from flamingo.pretrained.lm import family_of, lm_config
+from flamingo.pretrained.tower import tower_info
 import jax.numpy as jnp
 import pytest
 

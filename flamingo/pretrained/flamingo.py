@@ -8,8 +8,6 @@ which rules the tensors become ours; reading them is the same for all.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
-import os
-import pathlib
 import re
 from typing import Any
 
@@ -20,14 +18,8 @@ import numpy as np
 
 from flamingo import params as params_lib
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.attention import Dtype
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.vision.vit import ViT
-from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
-from flamingo.pretrained import vision
-from flamingo.pretrained import vit
-from flamingo.pretrained import vit_config
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.layouts import Place, Report, Rule
 from flamingo.pretrained.vision import VisionInfo
@@ -157,13 +149,6 @@ def parameter_shapes(
       images, tokens, tokens)['params']
 
 
-def tower_info(tower: ViT, *, name: str, fit: str) -> VisionInfo:
-  """What there is to know of a vision tower before its weights are read."""
-  return VisionInfo(
-      name=name, image_size=tower.image_size, features=tower.tokens,
-      width=tower.width, fit=fit, fingerprint='')
-
-
 def arguments(module: nn.Module) -> dict[str, Any]:
   """What a module was built with."""
   return {
@@ -189,37 +174,3 @@ def renamed(rules: Iterable[Rule], names: Mapping[str, str]) -> list[Rule]:
   return [
       dataclasses.replace(rule, theirs=rename(rule.theirs, names))
       for rule in rules]
-
-
-def open_tower(
-    path: str | os.PathLike,
-    *,
-    features: str,
-    dtype: Dtype,
-    activation: str | None = None,
-) -> tuple[ViT, Part, VisionInfo]:
-  """Finds the vision tower of a CLIP that is a file or directory of its own.
-
-  Args:
-    path: see `load_vision`.
-    features: see `ViT`.
-    dtype: type of matrix operands.
-    activation: of weights without a config, such as those of OpenAI.
-
-  Returns:
-    The encoder, its tensors, and what there is to know of it.
-  """
-  path = pathlib.Path(path)
-  tensors = formats.open_weights(vit_config.find_weights(path))
-  folder = path if path.is_dir() else path.parent
-  told = (folder / 'open_clip_config.json', folder / 'config.json')
-  found = vit_config.find_config(
-      folder, tensors,
-      activation=None if any(file.exists() for file in told) else activation)
-  tower = ViT(
-      **dict(found.arguments, embed_width=None), features=features, dtype=dtype)
-  return tower, Part(
-      what=f'vision encoder in {path}', tensors=tensors,
-      rules=vit.vision_rules(tower, found.style),
-      ignored=vision.REST | vit.vision_ignored(tower, found.style)
-  ), tower_info(tower, name=path.name, fit=found.fit)

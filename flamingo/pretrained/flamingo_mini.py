@@ -17,11 +17,9 @@ from flamingo.model.lm import LM
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision.vit import VARIANTS, ViT
 from flamingo.model.xattn import GatedCrossAttention
-from flamingo.pretrained import vit
 from flamingo.pretrained.families import Family
 from flamingo.pretrained.flamingo import (
-    arguments, open_tower, parameter_shapes, Part, Published, renamed,
-    tower_info)
+    arguments, parameter_shapes, Part, Published, renamed)
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.lm import family_of, lm_config, read_config_json
@@ -29,6 +27,7 @@ from flamingo.pretrained.openflamingo_rules import block_rules, resampler_rules
 from flamingo.pretrained.placement import check_blocks
 from flamingo.pretrained.rows import new_rows, with_new_rows
 from flamingo.pretrained.tokenizer import load_tokenizer
+from flamingo.pretrained.tower import open_tower, tower_in, tower_info
 
 PREFIX = 'flamingo.'
 VISION = 'flamingo.vision_encoder.vision_model.'
@@ -87,37 +86,42 @@ def find(
   check_blocks(
       model, tensors, blocks, tuple(sorted(found)), what=str(path), lm=str(lm),
       gate='alpha_attn')
-  tower, part, info = _tower(path, config, vision, dtype)
+  tower, info = _tower(path, config, tensors, vision, dtype)
   layout, ignored = rules(model, family), family.unused(text, prefix=PREFIX)
-  parts = (part,)
-  if any(name.startswith(VISION) for name in tensors):
-    layout += vit.vision_rules(tower, prefix=VISION)
-    ignored |= vit.vision_ignored(tower, prefix=VISION)
+  parts = (tower.part,)
+  if tower.part.tensors is tensors:
+    layout, ignored = layout + [*tower.part.rules], ignored | tower.part.ignored
     parts = ()
-  elif part is None:
-    raise ValueError(
-        f'{path} does not hold its CLIP, {config.get("clip_model_type")!r}. '
-        'Pass vision=PATH of it.')
   own = Part(
       what=f'flamingo-mini directory {path.name}', tensors=tensors,
       rules=layout, ignored=ignored)
-  model = model.clone(vision=tower)
+  model = model.clone(vision=tower.module)
   return Published(
       model=model, parts=(own, *parts), tokenizer=tokenizer, vision=info,
-      shapes=parameter_shapes(model, info))
+      shapes=parameter_shapes(model, info, embed=tower.embed))
 
 
-def _tower(path, config, vision, dtype):
+def _tower(path, config, tensors, vision, dtype):
   """The CLIP of a config: what `vision` has, or what its name stands for."""
+  inside = any(name.startswith(VISION) for name in tensors)
   if vision is not None:
-    return open_tower(vision, features='all', dtype=dtype)
+    tower, info = open_tower(vision, features='all', dtype=dtype)
+    if not inside:
+      return tower, info
+    return tower_in(
+        tower.module, tensors, what=str(path), prefix=VISION), info
   name = config.get('clip_model_type')
   if name not in _CLIPS:
     raise ValueError(
         f'{path} has clip_model_type = {name!r} in config.json; the sizes of '
         f'{sorted(_CLIPS)} are known. Pass vision=DIRECTORY of that CLIP.')
-  tower = ViT(**dict(VARIANTS[_CLIPS[name]], embed_width=None), dtype=dtype)
-  return tower, None, tower_info(tower, name=name, fit='crop')
+  if not inside:
+    raise ValueError(
+        f'{path} does not hold its CLIP, {name!r}. Pass vision=PATH of it.')
+  tower = tower_in(
+      ViT(**VARIANTS[_CLIPS[name]], dtype=dtype), tensors, what=str(path),
+      prefix=VISION)
+  return tower, tower_info(tower.module, name=name, fit='crop')
 
 
 def build(config: Mapping[str, Any], lm: LM, new_tokens: int) -> Flamingo:

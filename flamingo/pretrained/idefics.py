@@ -23,13 +23,13 @@ from flamingo.model.xattn import GatedCrossAttention
 from flamingo.pretrained import formats
 from flamingo.pretrained import vit_config
 from flamingo.pretrained.families import Fields
-from flamingo.pretrained.flamingo import (
-    parameter_shapes, Part, Published, tower_info)
+from flamingo.pretrained.flamingo import parameter_shapes, Part, Published
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.idefics_rules import IGNORED, rules
 from flamingo.pretrained.layouts import write_params
 from flamingo.pretrained.native import check_expressed
 from flamingo.pretrained.tokenizer import check_fits, load_tokenizer
+from flamingo.pretrained.tower import tower_info
 from flamingo.types import Params
 
 # By `additional_vocab_size`.

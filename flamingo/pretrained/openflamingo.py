@@ -20,11 +20,9 @@ from flamingo.model.lm import LM
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
-from flamingo.pretrained import vit
 from flamingo.pretrained import vit_config
 from flamingo.pretrained.families import Family
-from flamingo.pretrained.flamingo import (
-    open_tower, parameter_shapes, Part, Published, tower_info)
+from flamingo.pretrained.flamingo import parameter_shapes, Part, Published
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.rules import Rule
 from flamingo.pretrained.lm import family_of, lm_config, read_config_json
@@ -34,6 +32,7 @@ from flamingo.pretrained.openflamingo_rules import IGNORED, PREFIX, rules
 from flamingo.pretrained.placement import check_blocks
 from flamingo.pretrained.rows import cut_rows
 from flamingo.pretrained.tokenizer import check_fits, load_tokenizer
+from flamingo.pretrained.tower import open_tower, Tower, tower_in, tower_info
 from flamingo.pretrained.vision import VisionInfo
 from flamingo.types import Params
 
@@ -93,7 +92,8 @@ def find(
     absent['new_unembedding'] = (
         'the checkpoint has no output rows of the new tokens: they were not '
         'trained')
-  tower, info, rest = _vision_encoder(tensors, path, vision, dtype)
+  tower, info = _vision_encoder(tensors, path, vision, dtype)
+  rest = tower.part
   if rest.tensors is tensors:
     ours, unused = [*ours, *rest.rules], unused | rest.ignored
   else:
@@ -101,10 +101,10 @@ def find(
   checkpoint = Part(
       what=f'OpenFlamingo checkpoint {path.name}', tensors=tensors, rules=ours,
       ignored=IGNORED | unused)
-  model = model.clone(vision=tower)
+  model = model.clone(vision=tower.module)
   return Published(
       model=model, parts=(checkpoint, *parts), tokenizer=tokenizer, vision=info,
-      shapes=parameter_shapes(model, info), absent=absent)
+      shapes=parameter_shapes(model, info, embed=tower.embed), absent=absent)
 
 
 def _vision_encoder(
@@ -112,29 +112,29 @@ def _vision_encoder(
     path: pathlib.Path,
     vision: str | os.PathLike | None,
     dtype: Dtype,
-) -> tuple[ViT, VisionInfo, Part]:
+) -> tuple[Tower, VisionInfo]:
   """The CLIP, in the checkpoint if it is there, else in `vision`."""
   inside = any(name.startswith(VISION) for name in tensors)
   if vision is not None:
-    tower, part, info = open_tower(
+    tower, info = open_tower(
         vision, features='patches', dtype=dtype, activation='quick_gelu')
     if not inside:
-      return tower, info, part
+      return tower, info
+    module = tower.module
   elif inside:
     sizes = vit_config.vit_config_from_shapes(
         tensors, activation='quick_gelu', prefix=VISION)
-    tower = ViT(
-        **dict(sizes, embed_width=None), features='patches', dtype=dtype)
-    info = tower_info(tower, name=path.name, fit='crop')
+    module = ViT(**sizes, features='patches', dtype=dtype)
+    info = tower_info(module, name=path.name, fit='crop')
   else:
     raise ValueError(
         f'{path} holds no vision encoder. Pass vision=PATH of the CLIP it was '
         'trained with: ViT-L/14 of OpenAI for all that were released.')
-  settings = dict(style='open_clip', prefix=VISION)
-  return tower, info, Part(
-      what=str(path), tensors=tensors,
-      rules=vit.vision_rules(tower, **settings),
-      ignored=vit.vision_ignored(tower, **settings))
+  projection = tensors.get(f'{VISION}proj')
+  module = module.clone(
+      embed_width=None if projection is None else projection.shape[1])
+  return tower_in(
+      module, tensors, 'open_clip', what=str(path), prefix=VISION), info
 
 
 def _embedding(

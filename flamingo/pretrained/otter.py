@@ -16,10 +16,9 @@ from flamingo.data.tags import OPENFLAMINGO_UNPADDED
 from flamingo.model.attention import Dtype
 from flamingo.model.lm import LM
 from flamingo.model.vision.vit import ViT
-from flamingo.pretrained import vit
 from flamingo.pretrained import vit_config
 from flamingo.pretrained.flamingo import (
-    parameter_shapes, Part, Published, renamed, tower_info)
+    parameter_shapes, Part, Published, renamed)
 from flamingo.pretrained.formats import Stored
 from flamingo.pretrained.lm import family_of, lm_config
 from flamingo.pretrained.openflamingo_model import block_names, build
@@ -27,6 +26,7 @@ from flamingo.pretrained.openflamingo_rules import IGNORED, PREFIX, rules
 from flamingo.pretrained.placement import check_blocks
 from flamingo.pretrained.rows import new_rows
 from flamingo.pretrained.tokenizer import load_tokenizer
+from flamingo.pretrained.tower import tower_in, tower_info
 
 # OpenFlamingo's names to these.
 NAMES = {
@@ -83,17 +83,18 @@ def find(
       tensors, LM(**text), new, names=names,
       every=config.get('cross_attn_every_n_layers', 4))
   check_blocks(model, tensors, blocks, places, what=str(path))
-  tower = ViT(
-      **vit_config.vit_config(config, 'clip'), features='patches', dtype=dtype)
-  prefix = 'vision_encoder.vision_model.'
+  what = f'{config["model_type"]} directory {path.name}'
+  tower = tower_in(
+      ViT(**vit_config.vit_config(config, 'clip'), features='patches',
+          dtype=dtype),
+      tensors, what=what, prefix='vision_encoder.vision_model.')
   part = Part(
-      what=f'{config["model_type"]} directory {path.name}', tensors=tensors,
-      rules=renamed(rules(model, family), names) + vit.vision_rules(
-          tower, prefix=prefix),
-      ignored=IGNORED | family.unused(text, prefix=PREFIX) | vit.vision_ignored(
-          tower, prefix=prefix))
-  model = model.clone(vision=tower)
-  info = tower_info(tower, name=path.name, fit='crop')
+      what=what, tensors=tensors,
+      rules=[*renamed(rules(model, family), names), *tower.part.rules],
+      ignored=IGNORED | family.unused(
+          text, prefix=PREFIX) | tower.part.ignored)
+  model = model.clone(vision=tower.module)
+  info = tower_info(tower.module, name=path.name, fit='crop')
   return Published(
       model=model, parts=(part,), tokenizer=tokenizer, vision=info,
-      shapes=parameter_shapes(model, info))
+      shapes=parameter_shapes(model, info, embed=tower.embed))

@@ -5,7 +5,7 @@ SiglipVisionModel, which IDEFICS and Otter contain; 'open_clip' that of OpenAI's
 release and of open_clip, which OpenFlamingo contains.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 import functools
 import re
 
@@ -140,6 +140,26 @@ def vision_ignored(
       and paths[0].partition('/')[0] in ('post_norm', 'head', 'projection')}
   ignored[r'(.*\.)?position_ids'] = 'they count from 0'
   return ignored
+
+
+def has_embedding(
+    vit: ViT,
+    tensors: Container[str],
+    style: str = 'hf',
+    *,
+    prefix: str | None = None,
+) -> bool:
+  """Whether a file has all that `embed` needs.
+
+  Args:
+    vit: the tower.
+    tensors: names of the file's tensors.
+    style: as for `vision_rules`.
+    prefix: likewise.
+  """
+  return vit.embeds and all(
+      rule.theirs in tensors
+      for rule in vision_rules(vit, style, prefix=prefix, embed=True))
 
 
 def expected_params(vit: ViT, embed: bool) -> Params:

@@ -125,6 +125,11 @@ class ViT(nn.Module):
     with_class = self.class_token and self.features == 'all'
     return self.side**2 + with_class
 
+  @property
+  def embeds(self) -> bool:
+    """Whether there is anything that `embed` can read an image off."""
+    return self.class_token or self.pooling_head
+
   def setup(self):
     self.patch_embed = Linear(
         (self.patch, self.patch, 3), (self.width,), use_bias=self.patch_bias,
@@ -164,12 +169,7 @@ class ViT(nn.Module):
     Raises:
       ValueError: if `images` is of another shape.
     """
-    x = self._encode(images)
-    if self.final_norm:
-      x = self.post_norm(x)
-    if self.class_token and self.features == 'patches':
-      x = x[:, 1:]
-    return x
+    return self._features(self._encode(images))
 
   def embed(self, images: Num[Array, '...']) -> Float[Array, 'b e']:
     """The contrastive embedding of images, of any length.
@@ -187,14 +187,31 @@ class ViT(nn.Module):
       ValueError: if `images` is of another shape, or there is neither a class
         token nor a pooling head.
     """
-    x = self.post_norm(self._encode(images))
-    if self.pooling_head:
-      return self.head(x)
-    if not self.class_token:
+    return self._embedding(self._encode(images))
+
+  def both(
+      self, images: Num[Array, '...']
+  ) -> tuple[Float[Array, 'b s c'], Float[Array, 'b e']]:
+    """What `__call__` and what `embed` returns, of images encoded once."""
+    x = self._encode(images)
+    return self._features(x), self._embedding(x)
+
+  def _features(self, x: Float[Array, 'b s c']) -> Float[Array, 'b t c']:
+    if self.final_norm:
+      x = self.post_norm(x)
+    if self.class_token and self.features == 'patches':
+      x = x[:, 1:]
+    return x
+
+  def _embedding(self, x: Float[Array, 'b s c']) -> Float[Array, 'b e']:
+    if not self.embeds:
       raise ValueError(
           '`embed` needs a class token or a pooling head. Build the encoder '
           'with `class_token=True` or `pooling_head=True`, or average what it '
           'returns.')
+    x = self.post_norm(x)
+    if self.pooling_head:
+      return self.head(x)
     x = x[:, 0]
     return x if self.embed_width is None else self.projection(x)
 
