@@ -236,6 +236,22 @@ def test_logits_are_the_originals(tmp_path, quick_jit, lm, every, frames):
   assert loaded.vision.features == 17
 
 
+@pytest.mark.parametrize('vision', [True, False])
+def test_the_embedding_of_an_image_is_the_originals(tmp_path, vision):
+  """Of a CLIP in the file, and of one beside it."""
+  model = original('gpt2', 2, tmp_path)
+  write(model, 'gpt2', 2, tmp_path, vision=vision)
+  loaded = load(
+      tmp_path, lm=tmp_path / 'lm', vision=tmp_path / 'clip', progress=False)
+  inputs = ragged.batch(SIDE, words=256, pad=257, eoc=EOC)
+  with torch.no_grad():
+    expected = model.vision_encoder(
+        torch.from_numpy(inputs.pixels[0]).flatten(0, 1)).pooler_output.numpy()
+  assert expected.std() > 0.5
+  np.testing.assert_allclose(
+      ragged.embeddings(loaded, inputs), expected, atol=1e-4)
+
+
 def test_its_clip_may_be_elsewhere(tmp_path):
   model = original('gpt2', 2, tmp_path)
   parts = dict(lm=tmp_path / 'lm', vision=tmp_path / 'clip', progress=False)

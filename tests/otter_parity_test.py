@@ -132,6 +132,20 @@ def test_logits_are_the_originals(tmp_path, quick_jit, family, every, frames):
   assert loaded.vision.fit == 'crop' and loaded.vision.features == 16
 
 
+def test_the_embedding_of_an_image_is_the_originals(tmp_path):
+  model = original('mpt', 2, None)
+  write(model, 'mpt', 2, tmp_path)
+  loaded = load(tmp_path, progress=False)
+  inputs = ragged.batch(
+      SIDE, words=256, pad=PAD, image=IMAGE, eoc=EOC)
+  with torch.no_grad():
+    expected = model.vision_encoder(
+        torch.from_numpy(inputs.pixels[0]).flatten(0, 1)).pooler_output.numpy()
+  assert expected.std() > 0.5
+  np.testing.assert_allclose(
+      ragged.embeddings(loaded, inputs), expected, atol=1e-4)
+
+
 def test_an_openflamingo_whole_in_one_directory_is_read(tmp_path):
   model = original('mpt', 2, None)
   trees = []

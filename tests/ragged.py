@@ -73,6 +73,13 @@ def logits(loaded, batch: Batch, jit=jax.jit) -> np.ndarray:
       jnp.asarray, (batch.tokens, batch.image_index, batch.valid))))
 
 
+def embeddings(loaded, batch: Batch) -> np.ndarray:
+  """What the first row's images are compared by, [7*T E]."""
+  images = batch.images[0].reshape(-1, *batch.images.shape[3:])
+  return np.asarray(loaded.model.vision.apply(
+      {'params': loaded.params['vision']}, images, method='embed'))
+
+
 def close(came: np.ndarray, expected: np.ndarray, batch: Batch) -> None:
   """Asserts that logits of tokens that are no padding are the original's."""
   assert came.shape == expected.shape
