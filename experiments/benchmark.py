@@ -141,13 +141,18 @@ def _evaluate(config, loaded, root, output, share, mesh):
   identity = _identity(config, loaded)
   rows = {row.name: row for row in config_lib.rows_of(config, root)}
   tasks = {name: _task(config, row, root) for name, row in rows.items()}
-  cells = {name: _cells(config, loaded, task) for name, task in tasks.items()}
+  similarity = harness.similarity_of(
+      loaded.model, loaded.params, config['similarity'])
+  cells = {
+      name: _cells(config, loaded, task, similarity)
+      for name, task in tasks.items()}
   loaded = dataclasses.replace(loaded, params=place(loaded.params, mesh))
   pictures = harness.Pictures(
       loaded.model, loaded.params,
       Preprocess(loaded.vision.image_size, loaded.vision.fit), root,
       {path: held for task in tasks.values()
-       for path, held in task.hashes.items()}, config['cache'], mesh)
+       for path, held in task.hashes.items()}, config['cache'], mesh,
+      similarity)
   askers = _askers(config, loaded, tasks, pictures, mesh)
   head = {
       'identity': identity | {
@@ -230,14 +235,15 @@ def _task(config, row, root) -> harness.Task:
       support=config_lib.shows(row, config_lib.sweep_of(config)))
 
 
-def _cells(config, loaded, task) -> list[harness.Cell]:
+def _cells(config, loaded, task, similarity) -> list[harness.Cell]:
   return harness.plan(
       task, config_lib.sweep_of(config), template=config['template'],
       open_answers=config_lib.open_answers(config),
       ranking={
           name: config[name]
           for name in ('likelihood', 'permutations', 'calibrated')},
-      max_length=_longest(config, loaded), frames=config['frames'])
+      similarity=similarity, max_length=_longest(config, loaded),
+      frames=config['frames'])
 
 
 def _typical(cells) -> harness.Cell:
@@ -252,7 +258,7 @@ def _askers(config, loaded, tasks, pictures, mesh):
       tokens_at_once=config['tokens_at_once'], mesh=mesh)
   words = loaded.params['lm']['embed']['embedding']
   embed = {
-      'image': pictures.pooled,
+      'image': pictures.embed,
       'text': harness.text_embedding(words, loaded.tokenizer)}
   return {
       name: harness.Asker(

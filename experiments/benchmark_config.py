@@ -19,10 +19,10 @@ from flamingo.eval.sample import Sampling
 
 _KNOWN = (
     'tasks', 'own', 'rows', 'splits', 'development', 'queries', 'shots',
-    'texts_at_zero', 'seeds', 'choices', 'balanced', 'controls', 'controlled',
-    'baselines', 'template', 'beams', 'length_penalty', 'temperature', 'top_k',
-    'top_p', 'likelihood', 'permutations', 'calibrated', 'max_length', 'frames',
-    'dtype', 'tokens_at_once', 'chunk', 'cache', 'mesh')
+    'texts_at_zero', 'seeds', 'choices', 'similarity', 'balanced', 'controls',
+    'controlled', 'baselines', 'template', 'beams', 'length_penalty',
+    'temperature', 'top_k', 'top_p', 'likelihood', 'permutations', 'calibrated',
+    'max_length', 'frames', 'dtype', 'tokens_at_once', 'chunk', 'cache', 'mesh')
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -31,6 +31,7 @@ def check(config: Mapping[str, Any]) -> None:
   for field, value, known in (
       ('template', config['template'], benchmarks.TEMPLATES),
       ('likelihood', config['likelihood'], harness.LIKELIHOODS),
+      ('similarity', config['similarity'], harness.SIMILARITIES),
       ('dtype', config['dtype'], build.DTYPES)):
     if value not in known:
       raise ValueError(

@@ -50,7 +50,7 @@ def pictures(loaded, root, task, tmp_path_factory):
 def demonstrator(loaded, task, pictures):
   table = np.asarray(loaded.params['lm']['embed']['embedding'])
   return harness.Demonstrator(task, {
-      'image': pictures.pooled,
+      'image': pictures.embed,
       'text': harness.text_embedding(table, loaded.tokenizer)})
 
 
@@ -111,13 +111,13 @@ def test_a_query_gets_its_demonstrations_whoever_else_is_asked(
 def test_the_most_similar_image_stands_last(demonstrator, task, pictures):
   asked = ask(demonstrator, task, choice='rices_image')
   items = (*asked.choice.items, asked.query)
-  unit = np.asarray(pictures.pooled(items), np.float64)
+  unit = np.asarray(pictures.embed(items), np.float64)
   unit /= np.linalg.norm(unit, axis=1, keepdims=True)
   similar = unit[:-1] @ unit[-1]
   assert (np.diff(similar) >= -1e-6).all()
   others = [s for s in task.support if s not in items and (
       task.hashes[s.image[0]] != task.hashes[asked.query.image[0]])]
-  unit = np.asarray(pictures.pooled((*others, asked.query)), np.float64)
+  unit = np.asarray(pictures.embed((*others, asked.query)), np.float64)
   unit /= np.linalg.norm(unit, axis=1, keepdims=True)
   assert (unit[:-1] @ unit[-1]).max() <= similar.min() + 1e-6
 

@@ -36,6 +36,10 @@ def get_config():
       texts_at_zero=-1,
       seeds=(0, 1, 2),
       choices=('random',),
+      # What RICES and nearest_centroid compare images by: 'embed', the vision
+      # encoder's contrastive embedding, as OpenFlamingo does; 'pooled', the
+      # mean of its features; 'auto', the embedding where there is one.
+      similarity='auto',
       balanced=False,
       controls=(),
       # The choices that have controls; none listed are all.

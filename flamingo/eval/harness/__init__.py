@@ -17,7 +17,8 @@ from flamingo.eval.harness.controls import CONTROLS
 from flamingo.eval.harness.demonstrate import (
     CHOICES, Demonstrator, text_embedding)
 from flamingo.eval.harness.metrics import Metric, METRICS, Said
-from flamingo.eval.harness.pictures import fingerprint, Pictures
+from flamingo.eval.harness.pictures import (
+    fingerprint, Pictures, SIMILARITIES, similarity_of)
 from flamingo.eval.harness.plan import BASELINES, LIKELIHOODS, plan, Sweep
 from flamingo.eval.harness.prompts import Prompt, Writer
 from flamingo.eval.harness.run import Piece, pieces
@@ -28,6 +29,6 @@ from flamingo.eval.harness.task import load_task, Task
 __all__ = [
     'Asked', 'Asker', 'BASELINES', 'CHOICES', 'CONTROLS', 'Cell',
     'Demonstrator', 'LIKELIHOODS', 'METRICS', 'Metric', 'PicturePredictor',
-    'Pictures', 'Piece', 'Prompt', 'Said', 'Scored', 'Share', 'Sweep', 'Task',
-    'Writer', 'fingerprint', 'load_task', 'pieces', 'plan', 'score',
-    'text_embedding']
+    'Pictures', 'Piece', 'Prompt', 'SIMILARITIES', 'Said', 'Scored', 'Share',
+    'Sweep', 'Task', 'Writer', 'fingerprint', 'load_task', 'pieces', 'plan',
+    'score', 'similarity_of', 'text_embedding']

@@ -95,7 +95,7 @@ class Asker:
           self._record(cell, each, None, None, scores)
           for cell in cells for each, scores in zip(
               asked[cell.key], baselines.nearest_centroid(
-                  asked[cell.key], self._pictures.pooled))]
+                  asked[cell.key], self._pictures.embed))]
     self._fill([each for several in asked.values() for each in several])
     if cells[0].open_ended:
       return self._generate(cells, asked)

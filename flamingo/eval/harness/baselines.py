@@ -50,7 +50,7 @@ def nearest_centroid(
 
   Args:
     asked: queries with their demonstrations.
-    embed: frozen features of items' images [n D].
+    embed: what items' images are compared by [n D], see `Pictures.embed`.
   """
   scores = []
   for each in asked:

@@ -26,6 +26,8 @@ class Cell:
     rounds: whether it counts demonstrations of each answer: see `Benchmark`.
     texts: demonstrations without: the paper's 0-shot has two.
     choice: 'random', 'rices_image', 'rices_text' or 'rices_both'.
+    similarity: what images are compared by, 'embed' or 'pooled', see
+      `pictures.similarity_of`; None where none are.
     balanced: whether RICES takes the answers in turn.
     seed: of all that chance decides.
     control: what was changed, see `controls.CONTROLS`.
@@ -56,6 +58,7 @@ class Cell:
   rounds: bool = False
   texts: int = 0
   choice: str = 'random'
+  similarity: str | None = None
   balanced: bool = False
   seed: int = 0
   control: str | None = None

@@ -1,9 +1,10 @@
 """Every image is seen once: its latents are kept on disk.
 
-A row of the store is an image's latents and, behind them, the mean of its
-vision features, which RICES and nearest centroid compare images by. It is found
-by what the image's files hold, how they are cut and fitted, and the fingerprint
-of the vision encoder and the resampler.
+A row of the store is an image's latents and, behind them, what RICES and
+nearest centroid compare images by: its contrastive embedding, or the mean of
+its vision features. It is found by what the image's files hold, how they are
+cut and fitted, and the fingerprint of the vision encoder, the resampler and
+that choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,49 @@ from flamingo.types import Params
 _FRAMES_AT_ONCE = 32
 _SEEING = ('vision', 'resampler', 'whitening')
 
+SIMILARITIES = ('auto', 'embed', 'pooled')
+
+
+def similarity_of(model: Flamingo, params: Params, wanted: str = 'auto') -> str:
+  """What images are compared by: 'embed' or 'pooled'.
+
+  'embed' is the encoder's contrastive embedding, which CLIP was trained to
+  compare images by, and OpenFlamingo's RICES does; 'pooled' the mean of the
+  features that the resampler sees.
+
+  Args:
+    model: with its vision encoder.
+    params: all of its parameters.
+    wanted: of `SIMILARITIES`; 'auto' takes the embedding where there is one.
+
+  Raises:
+    ValueError: there is no embedding, and it is wanted.
+  """
+  if wanted not in SIMILARITIES:
+    raise ValueError(
+        f'Expected a similarity of {list(SIMILARITIES)}; came {wanted!r}.')
+  if wanted == 'pooled' or _embeds(model, params):
+    return wanted if wanted == 'pooled' else 'embed'
+  if wanted == 'embed':
+    raise ValueError(
+        f"similarity='embed' compares images by the contrastive embedding of "
+        f'the vision encoder, and this {type(model.vision).__name__} has none, '
+        'or its files lack what only that needs: the last norm of a CLIP. Set '
+        "it to 'pooled', or to 'auto'.")
+  return 'pooled'
+
+
+def _embeds(model, params):
+  vision = model.vision
+  if not getattr(vision, 'embeds', False):
+    return False
+  size = vision.image_size
+  needed = jax.eval_shape(
+      functools.partial(vision.init, method='embed'), jax.random.key(0),
+      jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8))['params']
+  have = {path for path, _ in params_lib.flatten(params['vision'])}
+  return all(path in have for path, _ in params_lib.flatten(needed))
+
 
 class Pictures:
   """Latents of items' images by row, computed when they are first needed.
@@ -42,9 +86,11 @@ class Pictures:
     hashes: what each image holds, by path: see `benchmarks.content_hash`.
     cache: folder for the latents of this and other models.
     mesh: of devices that share what is encoded at once; None for one device.
+    similarity: what images are compared by, see `similarity_of`.
 
   Raises:
-    ValueError: the model has no vision encoder.
+    ValueError: the model has no vision encoder, or not the embedding that
+      images are to be compared by.
   """
 
   def __init__(
@@ -56,6 +102,7 @@ class Pictures:
       hashes: Mapping[str, str],
       cache: str | pathlib.Path,
       mesh: Mesh | None = None,
+      similarity: str = 'auto',
   ):
     if model.vision is None:
       raise ValueError(
@@ -63,16 +110,17 @@ class Pictures:
           'encoder. Load the model with one.')
     self._model, self._params, self._mesh = model, params, mesh
     self._preprocess, self._root, self._hashes = preprocess, root, hashes
+    similarity = similarity_of(model, params, similarity)
     self._see = jax.jit(
-        functools.partial(_encode, model), static_argnames='frames')
+        functools.partial(_encode, model, similarity), static_argnames='frames')
     size = preprocess.size
-    latents, self._width = jax.eval_shape(
-        functools.partial(_parts, model, frames=1), params,
+    latents, compared = jax.eval_shape(
+        functools.partial(_parts, model, similarity, frames=1), params,
         jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8))
-    self._shape, self._width = latents.shape[1:], self._width.shape[1]
+    self._shape, self._width = latents.shape[1:], compared.shape[1]
     name = fingerprint(
         {k: v for k, v in params.items() if k in _SEEING},
-        model.vision, model.resampler, model.whitening, preprocess)
+        model.vision, model.resampler, model.whitening, preprocess, similarity)
     self._store = features.FeatureStore(
         pathlib.Path(cache) / name, name,
         (int(np.prod(self._shape)) + self._width,), np.float32)
@@ -120,8 +168,8 @@ class Pictures:
     flat = self._store[list(map(int, rows))][:, : -self._width]
     return flat.reshape((len(flat),) + self._shape)
 
-  def pooled(self, items: Sequence[Item]) -> Float[np.ndarray, 'n d']:
-    """Means of the vision features of items' images, over places and frames."""
+  def embed(self, items: Sequence[Item]) -> Float[np.ndarray, 'n d']:
+    """What items' images are compared by, a mean over the frames of clips."""
     self.fill(items)
     return self._store[[int(self.row(i)) for i in items]][:, -self._width :]
 
@@ -143,19 +191,27 @@ class Pictures:
     return shards * max(1, _FRAMES_AT_ONCE // frames // shards)
 
 
-def _encode(model, params, strips, *, frames):
-  latents, pooled = _parts(model, params, strips, frames=frames)
+def _encode(model, similarity, params, strips, *, frames):
+  latents, compared = _parts(model, similarity, params, strips, frames=frames)
   return jnp.concatenate(
-      [latents.reshape(len(latents), -1), pooled], axis=1)
+      [latents.reshape(len(latents), -1), compared], axis=1)
 
 
-def _parts(model, params, strips, *, frames):
+def _parts(model, similarity, params, strips, *, frames):
   pixels = rearrange(strips, 'b (t h) w c -> (b t) h w c', t=frames)
-  seen = model.vision.apply({'params': params['vision']}, pixels)
+  vision = {'params': params['vision']}
+  if similarity == 'embed':
+    seen, compared = model.vision.apply(vision, pixels, method='both')
+    # A direction is what counts: no frame of a clip more than another.
+    compared /= jnp.linalg.norm(compared, axis=-1, keepdims=True)
+  else:
+    seen = model.vision.apply(vision, pixels)
+    compared = seen.astype(jnp.float32).mean(axis=1)
   seen = rearrange(seen, '(b t) s d -> b 1 t s d', t=frames)
   latents = model.apply({'params': params}, seen, method='see')
-  pooled = seen[:, 0].astype(jnp.float32).mean(axis=(1, 2))
-  return latents[:, 0].astype(jnp.float32), pooled
+  compared = rearrange(
+      compared.astype(jnp.float32), '(b t) d -> b t d', t=frames).mean(axis=1)
+  return latents[:, 0].astype(jnp.float32), compared
 
 
 def fingerprint(params: Params, *description: object) -> str:

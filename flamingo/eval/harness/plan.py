@@ -69,6 +69,7 @@ def plan(
     template: str,
     open_answers: Mapping[str, Any],
     ranking: Mapping[str, Any],
+    similarity: str,
     max_length: int,
     frames: int,
 ) -> list[Cell]:
@@ -84,6 +85,7 @@ def plan(
     open_answers: `beams` and `length_penalty` of generated answers, or
       `temperature`, `top_k` and `top_p` of drawn ones.
     ranking: `likelihood`, `permutations` and `calibrated` of ranked ones.
+    similarity: see `Cell`.
     max_length: see `Cell`.
     frames: see `Cell`.
 
@@ -117,13 +119,15 @@ def plan(
               **common, **how, shots=shots, texts=shown,
               data=task.digest if shots or shown else task.queries_digest,
               choice=choice, balanced=sweep.balanced and choice != 'random',
+              similarity=similarity if (
+                  'image' in CHOICES[choice] and shots + shown) else None,
               seed=seed, control=control))
   if not cells:
     raise ValueError(
         f'{row.name} has nothing to demonstrate with, so it is asked at 0 '
         f'shots alone; came {list(asked)}. Add 0 to config.shots.')
   cells = [cell for cell in cells if _says_something(cell, sweep, choices)]
-  return cells + _baselines(task, sweep, cells, common)
+  return cells + _baselines(task, sweep, cells, common, similarity)
 
 
 def _possible(task: Task, sweep: Sweep) -> Sequence[str]:
@@ -156,7 +160,7 @@ def _says_something(
   return bool(by_chance) or drawn or cell.seed == sweep.seeds[0]
 
 
-def _baselines(task, sweep, cells, common) -> list[Cell]:
+def _baselines(task, sweep, cells, common, similarity) -> list[Cell]:
   found = []
   plain = [cell for cell in cells if cell.control is None]
   if 'majority' in sweep.baselines and (task.shows or task.classes):
@@ -167,7 +171,7 @@ def _baselines(task, sweep, cells, common) -> list[Cell]:
     found += [
         Cell(**common, data=cell.data, shots=cell.shots, seed=cell.seed,
              choice=cell.choice, balanced=cell.balanced,
-             baseline='nearest_centroid')
+             similarity=similarity, baseline='nearest_centroid')
         for cell in plain if cell.shots]
   if 'text_only' in sweep.baselines:
     found += [
