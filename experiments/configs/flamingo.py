@@ -52,7 +52,7 @@ TARGETS = {
     '80b': {
         'v4:8x12x16': dict(tensor=16, batch_scale=1.5),
         'v5p:8x8x16': dict(tensor=16),
-        'h100:64': dict(fsdp=8, tensor=8),
+        'h100:64': dict(tensor=8),
     },
 }
 

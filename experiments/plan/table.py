@@ -11,16 +11,15 @@ import sys
 from typing import Any
 
 COLUMNS = (
-    'model', 'target', 'data x fsdp x tensor', 'given', 'GB of', 'estimated',
-    'sent, GB: gathered, summed, other', 'step, s', 'MFU', 'limit',
-    'compiled, s')
+    'parameters', 'target', 'data x fsdp x tensor', 'given', 'GB a device',
+    'estimated', 'sent, GB: gathered, summed, other', 'step, s', 'MFU',
+    'limit', 'compiled, s')
 
 
 def row(plan: Mapping[str, Any]) -> tuple[str, ...]:
   """One plan's cells, in the order of `COLUMNS`."""
   compiled, bound = plan['compiled'], plan['bound']
-  total = sum(plan['parameters'].values()) - plan['parameters'].get(
-      'vision encoder (frozen)', 0)
+  total = sum(plan['parameters'].values())
   estimate = sum(plan['bytes']['always'].values()) + sum(
       plan['bytes']['within'].values())
   memory, sent, seconds = 'not compiled', '-', '-'
