@@ -73,6 +73,11 @@ def define_flags() -> None:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  with start.plain_errors():
+    _main()
+
+
+def _main():
   if FLAGS.list:
     rows = {**benchmarks.BENCHMARKS, **config_lib.own_rows(FLAGS.config)}
     print('\n'.join(listing.lines(FLAGS.root, rows)))
@@ -88,7 +93,10 @@ def main(argv):
         'Say what to evaluate: --model=DIR; or --rescore, or --list.')
   start.prepare()
   config = FLAGS.config
-  config_lib.check(config)  # before a model is loaded
+  # Before a model is loaded.
+  config_lib.check(config)
+  start.check_writable(output, '--output')
+  start.check_writable(config['cache'], 'config.cache')
   share = Share(FLAGS.process, FLAGS.processes)
   evaluate(
       config, load_model(config), FLAGS.root, output, share=share,

@@ -44,7 +44,10 @@ def check(config: Mapping[str, Any]) -> None:
           f'config.{field} is {config[field]}; expected at least {least}.')
   open_answers(config)
   sweep_of(config)
-  known = {**benchmarks.BENCHMARKS, **own_rows(config)}
+  own = own_rows(config)
+  for row in own.values():
+    _check_template(row, config)
+  known = {**benchmarks.BENCHMARKS, **own}
   for field in ('rows', 'splits'):
     build.check_keys(config[field] or {}, sorted(known), f'config.{field}')
   for name in config['tasks']:
@@ -146,7 +149,17 @@ def rows_of(
     fields = [f.name for f in dataclasses.fields(Benchmark)]
     build.check_keys(changes, fields, f'config.rows.{name}')
     found.append(dataclasses.replace(row, **changes))
+    _check_template(found[-1], config)
   return found
+
+
+def _check_template(row, config):
+  known = benchmarks.TEMPLATES[config['template']]
+  if row.template not in known:
+    raise ValueError(
+        f'{row.name} has the template {row.template!r}; of config.template='
+        f'{config["template"]!r} there are {sorted(known)}. Choose one of '
+        'them.')
 
 
 def shows(row: Benchmark, sweep: harness.Sweep) -> bool:

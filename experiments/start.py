@@ -1,7 +1,12 @@
 """What every program of this folder begins with."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
+import sys
+import tempfile
+import traceback
 
 from absl import logging
 import jax
@@ -54,6 +59,43 @@ def train_state(
   return (
       state.replace(frozen=frozen),
       where.replace(frozen=sharding.shardings(frozen, mesh)))
+
+
+def check_writable(path: str | os.PathLike, name: str) -> None:
+  """Makes a folder and writes into it, before there is work to lose.
+
+  Args:
+    path: of the folder.
+    name: of the flag that says where it is.
+
+  Raises:
+    OSError: it cannot be made, or not written to.
+  """
+  path = pathlib.Path(path).absolute()
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+  except OSError as error:
+    raise OSError(
+        f'Expected {name} to be a folder that can be written to; came {path}: '
+        f'{error.strerror}. Name another, or free the way to it.') from error
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+  """Ends the program with what we say of wrong inputs, and no traceback.
+
+  Errors that others raised keep theirs: nobody has said yet what they mean.
+  """
+  try:
+    yield
+  except (OSError, ValueError) as error:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    room = frame.f_globals.get('__name__', '').partition('.')[0]
+    if room not in ('flamingo', 'experiments', '__main__'):
+      raise
+    sys.exit(str(error))
 
 
 def prepare() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 import struct
 import zlib
 
@@ -50,9 +51,11 @@ def decode(data: bytes, *, name: str = 'picture') -> UInt8[np.ndarray, 'h w c']:
       alpha = 'A' in image.getbands() or 'transparency' in image.info
       return np.array(image.convert('RGBA' if alpha else 'RGB'))
   except _BROKEN as error:
+    # Pillow names the buffer, which says nothing to anyone.
+    why = re.sub(r' <_io\.BytesIO object at \w+>', '', str(error))
     raise ValueError(
         f'Expected an encoded picture for {name}; {len(data):,} bytes came '
-        f'that do not decode ({error}). Fetch the file again, or leave the '
+        f'that do not decode ({why}). Fetch the file again, or leave the '
         'example out.'
     ) from error
 

@@ -63,8 +63,8 @@ class Template:
     if missing:
       raise ValueError(
           f'Example {item.id}: expected the fields {sorted(self.fields())}; '
-          f'{sorted(missing)} are not among {sorted(item.fields)}. Choose a '
-          'template for this kind of task.')
+          f'{sorted(missing)} are not among {sorted(item.fields)}. Add '
+          'them, or choose a template for this kind of task.')
     turns = ''.join(
         self.turn.format(question=q, answer=a) for q, a in item.turns)
     return self.query.format(turns=turns, **item.fields)

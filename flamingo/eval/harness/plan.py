@@ -54,6 +54,12 @@ class Sweep:
       if not isinstance(shots, int) or shots < 0:
         raise ValueError(
             f'Expected numbers of demonstrations from 0; came {shots!r}.')
+    of_shown = [c for c in self.controls if c not in controls_lib.OF_QUERY]
+    if of_shown and self.shots and not any(self.shots):
+      raise ValueError(
+          f'The controls {of_shown} change demonstrations that have images, '
+          f'and came shots={list(self.shots)}, which has none. Add a number of '
+          'shots, or leave these controls out.')
 
   def controls_of(self, choice: str) -> Sequence[str]:
     """Controls of prompts whose demonstrations are chosen this way."""
