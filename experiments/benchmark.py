@@ -148,11 +148,14 @@ def evaluate(
 def _evaluate(config, loaded, root, output, share, mesh):
   identity = _identity(config, loaded)
   rows = {row.name: row for row in config_lib.rows_of(config, root)}
-  tasks = {name: _task(config, row, root) for name, row in rows.items()}
+  tasks = {
+      name: config_lib.task_of(config, row, root) for name, row in rows.items()}
   similarity = harness.similarity_of(
       loaded.model, loaded.params, config['similarity'])
   cells = {
-      name: _cells(config, loaded, task, similarity)
+      name: config_lib.cells_of(
+          config, task, similarity=similarity,
+          max_length=config_lib.longest(config, loaded.model))
       for name, task in tasks.items()}
   loaded = dataclasses.replace(loaded, params=place(loaded.params, mesh))
   pictures = harness.Pictures(
@@ -202,17 +205,19 @@ def rescore(
         f'{output / LOG} holds predictions of {identity}, and {RUN} tells of '
         f'{head["identity"]}. Evaluate into a folder of its own.')
   rows = {row.name: row for row in config_lib.rows_of(head['config'], root)}
-  scored, read = [], {}
+  scored, read, by_cell = [], {}, {}
   for key in head.pop('cells'):
     if key not in records:
       continue  # the evaluation was stopped before
     cell = harness.Cell.parse(key)
+    # Under the name of today: a log may be older than a field of cells.
+    by_cell[cell.key] = records[key]
     where = cell.task, cell.split
     if where not in read:
       read[where] = rows[cell.task].items(root, cell.split)
     scored.append(
         harness.score(rows[cell.task], cell, read[where], records[key]))
-  return _write(root, output, head, rows, records.get, scored)
+  return _write(root, output, head, rows, by_cell.get, scored)
 
 
 def _write(root, output, head, tasks, records, scored):
@@ -235,25 +240,6 @@ def _identity(config, loaded) -> dict[str, str]:
       'dtype': config['dtype'], 'version': str(results.VERSION)}
 
 
-def _task(config, row, root) -> harness.Task:
-  return harness.load_task(
-      row, root, split=(config['splits'] or {}).get(row.name),
-      development=config['development'], n=config['queries'] or None,
-      frames=config['frames'],
-      support=config_lib.shows(row, config_lib.sweep_of(config)))
-
-
-def _cells(config, loaded, task, similarity) -> list[harness.Cell]:
-  return harness.plan(
-      task, config_lib.sweep_of(config), template=config['template'],
-      open_answers=config_lib.open_answers(config),
-      ranking={
-          name: config[name]
-          for name in ('likelihood', 'permutations', 'calibrated')},
-      similarity=similarity, max_length=_longest(config, loaded),
-      frames=config['frames'])
-
-
 def _typical(cells) -> harness.Cell:
   """The cell whose prompt is shown as an example."""
   return max(cells, key=lambda cell: (
@@ -274,16 +260,9 @@ def _askers(config, loaded, tasks, pictures, mesh):
           harness.Writer(
               benchmarks.TEMPLATES[config['template']][task.row.template],
               loaded.tokenizer, pictures,
-              max_length=_longest(config, loaded)),
+              max_length=config_lib.longest(config, loaded.model)),
           pictures, harness.Demonstrator(task, embed))
       for name, task in tasks.items()}
-
-
-def _longest(config, loaded) -> int:
-  lm = loaded.model.lm
-  if lm.position == 'learned':
-    return min(config['max_length'], lm.max_positions)
-  return config['max_length']
 
 
 if __name__ == '__main__':

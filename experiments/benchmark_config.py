@@ -16,6 +16,7 @@ from flamingo.eval import benchmarks
 from flamingo.eval import harness
 from flamingo.eval.benchmarks import Benchmark
 from flamingo.eval.sample import Sampling
+from flamingo.model.flamingo import Flamingo
 
 _KNOWN = (
     'tasks', 'own', 'rows', 'splits', 'development', 'queries', 'shots',
@@ -168,6 +169,37 @@ def shows(row: Benchmark, sweep: harness.Sweep) -> bool:
   texts = row.texts_at_zero if (
       sweep.texts_at_zero is None) else sweep.texts_at_zero
   return any(shots) or bool(texts) or 'majority' in sweep.baselines
+
+
+def task_of(
+    config: Mapping[str, Any], row: Benchmark, root: str | pathlib.Path
+) -> harness.Task:
+  """A benchmark's queries and support below the data root."""
+  return harness.load_task(
+      row, root, split=(config['splits'] or {}).get(row.name),
+      development=config['development'], n=config['queries'] or None,
+      frames=config['frames'], support=shows(row, sweep_of(config)))
+
+
+def cells_of(
+    config: Mapping[str, Any], task: harness.Task, *, similarity: str,
+    max_length: int,
+) -> list[harness.Cell]:
+  """What is asked of a task; for the two last arguments see `harness.Cell`."""
+  return harness.plan(
+      task, sweep_of(config), template=config['template'],
+      open_answers=open_answers(config),
+      ranking={
+          name: config[name]
+          for name in ('likelihood', 'permutations', 'calibrated')},
+      similarity=similarity, max_length=max_length, frames=config['frames'])
+
+
+def longest(config: Mapping[str, Any], model: Flamingo) -> int:
+  """Most tokens of a prompt with its answer: no more than the model counts."""
+  if model.lm.position == 'learned':
+    return min(config['max_length'], model.lm.max_positions)
+  return config['max_length']
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,6 +153,20 @@ def test_only_what_compares_images_is_named_by_how(task):
     assert cell.similarity == ('embed' if compares else None)
 
 
+def test_a_log_from_before_cells_said_so_is_scored_anew(
+    loaded, root, tmp_path, monkeypatch, quick_jit):
+  models.compile_once(monkeypatch, quick_jit)
+  rows = benchmark.evaluate(
+      models.config_of(tmp_path / 'cache', shots=(0, 1), baselines=()), loaded,
+      root, tmp_path / 'run')
+  for name in (benchmark.RUN, benchmark.LOG):
+    path = tmp_path / 'run' / name
+    text = path.read_text()
+    assert text.count('\\"similarity\\": null, ') >= 2
+    path.write_text(text.replace('\\"similarity\\": null, ', ''))
+  assert benchmark.rescore(root, tmp_path / 'run') == rows
+
+
 def test_demonstrations_follow_the_config(
     loaded, root, task, expected, tmp_path, monkeypatch, quick_jit):
   models.compile_once(monkeypatch, quick_jit)
