@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 
 from flamingo.eval.harness.controls import OF_QUERY
+from flamingo.eval.harness.figures import CHOICES
 from flamingo.eval.harness.score import Scored
 from flamingo.eval.scores import bootstrap
 from flamingo.eval.scores.bootstrap import Interval
@@ -22,9 +23,6 @@ _WORDS = {
     'blank_images': 'blank images', 'shuffled_images': 'shuffled images',
     'no_images': 'no images', 'shuffled_labels': 'shuffled labels',
     'random_labels': 'random labels', 'blank_query': 'a blank query'}
-_CHOICES = {
-    'rices_image': 'RICES by image', 'rices_text': 'RICES by text',
-    'rices_both': 'RICES by both'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,7 +182,7 @@ def _chosen(each: Finding) -> str:
   if not better:
     return ''
   return ', and better chosen demonstrations add to it: ' + ', '.join(
-      f'{_CHOICES[c]} {_show(each.choices[c])}' for c in better)
+      f'{CHOICES[c]} {_show(each.choices[c])}' for c in better)
 
 
 def _list(each: Finding, names: Sequence[str]) -> str:
