@@ -24,7 +24,7 @@ from experiments.bench.quickstart import Quickstart
 from experiments.bench.result import Ratio, result
 
 ABOUT = "An update against OpenFlamingo's: equal work, and as a user runs them"
-COST = 150
+COST = 434
 DTYPES = ('bfloat16', 'float32')
 
 

@@ -18,7 +18,7 @@ from experiments.bench.result import Ratio, result
 from experiments.configs import flamingo as config_lib
 
 ABOUT = 'An update of a slice of the 3B model, against the matmul ceiling'
-COST = 110
+COST = 186
 
 
 def run(quickstart: Quickstart) -> dict:

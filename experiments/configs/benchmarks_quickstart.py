@@ -8,7 +8,7 @@ Command: make quickstart, then
   python -m experiments.benchmark \
       --config=experiments/configs/benchmarks_quickstart.py \
       --model=runs/quickstart --root=data --output=runs/benchmarks_quickstart
-Cost: less than 12 minutes on two slow cores.
+Cost: not measured as a whole yet.
 Reaches: docs/benchmarks.md.
 """
 
