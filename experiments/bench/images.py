@@ -20,7 +20,7 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.types import Batch
 
 ABOUT = 'Forward pass and update with 1 to 32 images in 256 tokens'
-COST = 170
+COST = 371
 NUMBERS = (1, 2, 5, 8, 16, 32)
 
 

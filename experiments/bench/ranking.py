@@ -13,7 +13,7 @@ from flamingo.eval.decode import Predictor
 from flamingo.eval.fewshot import candidate_tokens, Shot, to_prompt, Trial
 
 ABOUT = 'Ranking 1,000 classes at 8 shots, against one by one'
-COST = 60
+COST = 114
 
 
 def run(quickstart: Quickstart, classes: int = 1000, shots: int = 8) -> dict:
