@@ -6,101 +6,39 @@ import pathlib
 import re
 import types
 
-from experiments import build, cells, goals, story
+from experiments import build
 from experiments import data as data_lib
-from experiments.configs import fewshot, flamingo, quickstart
+from experiments.configs import flamingo, quickstart
+import few_pictures
+from few_pictures import FEATURES
 from flamingo import params as params_lib
 from flamingo import sharding
 from flamingo.data import pipeline
-from flamingo.data.easy_vqa import ANSWERS, Question
-from flamingo.data.episodes import Gallery
-from flamingo.data.openmoji import Emoji
-from flamingo.data.spelling import byte_symbols
-from flamingo.data.tokenizer import Tokenizer
-from flamingo.eval.evaluate import evaluate, Log
 from flamingo.model import stack
-from flamingo.train.step import make_train_step
-from flamingo.types import Chunk, TrainState
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 SMOLLM2 = dict(
     vocab_size=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
     hidden=1536)
-FEATURES = (16, 1280)  # of an image in the quickstart
-
-
-class Store:
-  """Stands for a feature store: what is in a row is its number."""
-
-  def __init__(self, rows, shape):
-    self.shape, self.dtype, self._rows = shape, np.dtype(np.float32), rows
-
-  def __getitem__(self, rows):
-    rows = np.asarray(rows)
-    assert (rows < self._rows).all()
-    values = np.sin(rows[..., None] * np.arange(1, 1 + self.shape[-1]))
-    return np.broadcast_to(
-        values[..., None, :], rows.shape + self.shape).astype(np.float32)
-
-
-def make_gallery(first, views):
-  """Ten subgroups of ten emoji; rows from `first` on."""
-  emoji = [
-      Emoji(hexcode=f'{first}-{i}', name=f'thing {first} {i}', group='Objects',
-            subgroup=f'subgroup {i // 10}', colour=b'', line=b'%d' % i)
-      for i in range(100)]
-  rows = first + np.arange(100 * 2 * views).reshape(100, 2, views)
-  return Gallery(emoji, rows)
 
 
 @pytest.fixture(scope='module')
 def pictures():
-  """Of what the quickstart draws, a little, with other pixels."""
-  galleries = {
-      'train': make_gallery(1, 3), 'validation': make_gallery(700, 2),
-      'test': make_gallery(1200, 4)}
-  questions = {
-      split: ([Question(b'', i, 'is it red?', ANSWERS[i]) for i in range(9)],
-              list(range(start, start + 9)))
-      for split, start in (('train', 2000), ('test', 2010))}
-  blank = functools.partial(np.zeros, (24, 24, 3), np.uint8)
-  return data_lib.Pictures(
-      store=Store(2020, FEATURES), galleries=galleries, questions=questions,
-      blank=0, drawings={row: blank for row in range(2020)})
+  return few_pictures.make_pictures()
 
 
 @pytest.fixture(scope='module')
 def tokenizer():
-  """Bytes, and a few words and syllables of one token."""
-  words = [
-      a + b + c for a in 'bcdfg' for b in 'aeiou' for c in ('le', 'nd', 'st')]
-  pieces, merges = [], []
-  for word in words:
-    for n in range(1, 1 + len(word)):
-      piece = 'Ġ' + word[:n]
-      if piece not in pieces:
-        pieces.append(piece)
-        merges.append(f'{piece[:-1]} {piece[-1]}')
-  special = ('<s>', '</s>', '<pad>')
-  return Tokenizer.from_bpe(
-      [*sorted(byte_symbols()), *pieces, *special], merges, special, *special)
+  return few_pictures.make_tokenizer()
 
 
 @pytest.fixture
 def names(monkeypatch):
   """Names that any tokenizer can spell, instead of those of a real one."""
-  monkeypatch.setattr(data_lib, 'name_pools', name_pools)
-  monkeypatch.setattr(cells, 'name_pools', name_pools)
-
-
-def name_pools(tokenizer, split):
-  del tokenizer
-  single = [f'{split[:2]}{c}' for c in 'abcdefghijkl']
-  return {'single': single, 'multi': [name * 2 for name in single]}
+  monkeypatch.setattr(data_lib, 'name_pools', few_pictures.name_pools)
 
 
 def test_there_are_no_configs_but_those_tested_here():
@@ -378,156 +316,3 @@ def test_more_images_than_the_model_takes_are_an_error(
       datasets, tokenizer, make_layout(config, pictures), seed=0, steps=1)
   with pytest.raises(ValueError, match='21 images but the model takes 20'):
     next(batches)
-
-
-# Evaluations.
-
-
-@pytest.fixture
-def small():
-  """The few-shot config with few examples."""
-  config = fewshot.get_config()
-  config.n = config.captions = config.questions = 4
-  return config
-
-
-def test_every_cell_of_the_few_shot_config_draws_trials(
-    small, pictures, tokenizer, names
-):
-  built = cells.build_cells(small, pictures, tokenizer)
-  assert len({cell.key for cell in built}) == len(built) > 60
-  test_rows = set(pictures.galleries['test'].rows.ravel().tolist())
-  test_rows |= {pictures.blank, *pictures.questions['test'][1]}
-  for cell in built:
-    trials = cell.trials()
-    assert len(trials) == 4
-    for trial in trials:
-      shots = (*trial.support, trial.query)
-      assert len(trial.support) == cell.shots * (cell.ways or 0)
-      assert {shot.image for shot in shots} <= test_rows
-      assert trial.query.answer in trial.candidates
-
-
-def test_cells_that_are_evaluated_alike_are_not_built_twice(
-    small, pictures, tokenizer, names
-):
-  built = cells.build_cells(small, pictures, tokenizer)
-  for cell in built:
-    if cell.control in ('nearest_centroid', 'chance') and cell.ways:
-      fields = cell.fields() | {'control': None}
-      assert any(other.fields() == fields for other in built)
-
-
-@pytest.mark.parametrize('change, message', [
-    (dict(task='imagenet'), r"families\[2\].task has 'imagenet'; there are"),
-    (dict(controls=('shuffled_labels', 'blank')), "controls has 'blank'"),
-    (dict(metric='f1'), "metric has 'f1'; there are .'accuracy'"),
-    (dict(shot=(1,)), r"families\[2\].shot. Did you mean 'shots'"),
-])
-def test_what_is_wrong_in_a_family_is_said_before_any_work(
-    small, pictures, tokenizer, names, change, message
-):
-  with small.unlocked():
-    for key, value in change.items():
-      small.families[2][key] = value
-  with pytest.raises(ValueError, match=message):
-    cells.build_cells(small, pictures, tokenizer)
-
-
-def test_the_training_split_is_not_evaluated(small, pictures, tokenizer, names):
-  small.split = 'train'
-  with pytest.raises(ValueError, match="'train'; held-out splits are"):
-    cells.build_cells(small, pictures, tokenizer)
-
-
-class Guess:
-  """Stands for a predictor that likes every candidate in its own way."""
-
-  def __init__(self, features):
-    self.features, self._calls = features, 0
-
-  def rank(self, groups):
-    scores = []
-    for group in groups:
-      scores.append([])
-      for _, candidates in group:
-        self._calls += 1
-        rng = np.random.default_rng(self._calls)
-        scores[-1].append(-rng.random(len(candidates)))
-    return scores
-
-  def generate(self, prompts, **_):
-    return [types.SimpleNamespace(tokens=(70,)) for _ in prompts]
-
-  def introduce(self, features):
-    return list(range(-len(features), 0))
-
-
-def test_the_few_shot_config_measures_every_goal_and_makes_a_report(
-    small, pictures, tokenizer, names, tmp_path
-):
-  built = cells.build_cells(small, pictures, tokenizer)
-  predictor = Guess(pictures.features)
-  log = Log(tmp_path / 'log', {})
-  rows = evaluate(built, predictor, tokenizer, pictures.features, log)
-  assert all(goal.value is not None for goal in goals.check(rows))
-  unknown = goals.check([])
-  assert len(unknown) == 15
-  assert all(goal.value is None and not goal.met for goal in unknown)
-  config = quickstart.get_config()
-  weights = {'kernel': np.zeros((3, 5))}
-  loaded = types.SimpleNamespace(
-      config=config, predictor=predictor, pictures=pictures,
-      state=types.SimpleNamespace(step=7, trainable=weights),
-      frozen=types.SimpleNamespace(
-          tokenizer=tokenizer, lm_params=weights, vision_params=weights))
-  story.tell(tmp_path, loaded, small, built, rows, log, seconds=3)
-  log.close()
-  report = (tmp_path / 'report.html').read_text()
-  for text in 'Flamingo quickstart', 'goals are met', 'openmoji_category':
-    assert text in report
-
-
-# Two devices.
-
-
-def test_a_step_on_two_devices_is_the_step_on_one(tiny, random_params):
-  model = tiny.model.clone(
-      lm=tiny.model.lm.clone(layers=1), xattn=tiny.model.xattn[:1],
-      resampler=tiny.model.resampler.clone(layers=1), every=1, offset=0)
-  store = np.random.default_rng(0).normal(size=(9, 7, 23)).astype(np.float32)
-  source = lambda rng: [
-      Chunk(text='abc'[: rng.integers(1, 4)], image=np.int64(rng.integers(9)))
-      for _ in range(2)]
-  batches = next(pipeline.make_pipeline(
-      [pipeline.Dataset(name=name, source=source, batch_size=size)
-       for name, size in (('a', 2), ('b', 4), ('c', 3))],
-      Tokenizer.bytes(),
-      pipeline.Layout(length=9, images=2, image_shape=(1, 7, 23),
-                      lookup=store.__getitem__), seed=0, steps=1))
-  params = random_params(
-      model, *(jnp.asarray(x) for x in (
-          batches['a'].images, batches['a'].tokens, batches['a'].image_index)))
-  optimizer = optax.sgd(0.1)
-  step = jax.jit(
-      make_train_step(model, optimizer, {'a': 1.0, 'b': 0.5, 'c': 0.3}),
-      compiler_options={'xla_backend_optimization_level': 0})
-  trainable, frozen = params_lib.split(params)
-  state = TrainState(
-      step=jnp.int32(0), trainable=trainable, frozen=frozen,
-      opt_state=optimizer.init(trainable))
-  mesh = sharding.make_mesh()
-  assert mesh.size == 2
-  rows = sharding.put_batch(batches, mesh)
-  assert len(rows['b'].tokens.addressable_shards) == 2
-  assert rows['b'].tokens.addressable_shards[0].data.shape == (2, 9)
-  # Three rows cannot be shared by two, and are copied.
-  assert rows['c'].tokens.addressable_shards[0].data.shape == (3, 9)
-  everywhere = jax.device_put(state, sharding.replicated(mesh))
-  two, metrics_two = step(everywhere, rows)
-  one, metrics_one = step(state, batches)
-  jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
-      (metrics_two, two.trainable), (metrics_one, one.trainable))
-  assert not np.allclose(one.trainable['new_embedding'],
-                         trainable['new_embedding'])

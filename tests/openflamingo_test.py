@@ -1,167 +1,33 @@
-"""OpenFlamingo's files: read, written, and told what is wrong with them."""
+"""OpenFlamingo's files: read, and written as they were."""
 
-import dataclasses
-import functools
-import json
-
-from flamingo import params as params_lib
-from flamingo.data.tags import OPENFLAMINGO, OPENFLAMINGO_UNPADDED, Tags
-from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.flamingo import Flamingo, gated_layers
-from flamingo.model.lm import LM
-from flamingo.model.resampler import PerceiverResampler
-from flamingo.model.vision.vit import ViT
-from flamingo.model.xattn import GatedCrossAttention
+from flamingo.data.tags import OPENFLAMINGO, OPENFLAMINGO_UNPADDED
 from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
 from flamingo.pretrained import openflamingo
-from flamingo.pretrained import placement
 from flamingo.pretrained import vit
-from flamingo.pretrained.flamingo import arguments
-from flamingo.pretrained.lm import family_of, lm_config
 from flamingo.pretrained.load import load
 from flamingo.pretrained.native import save
 from flamingo.pretrained.openflamingo_rules import rules
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-
-VOCAB, PADDED = 259, 264  # tokens of the language model, rows of its embedding
-LMS = {
-    'llama': dict(
-        model_type='llama', hidden_size=12, intermediate_size=17,
-        num_hidden_layers=5, num_attention_heads=2),
-    'gpt_neox': dict(
-        model_type='gpt_neox', hidden_size=12, intermediate_size=17,
-        num_hidden_layers=5, num_attention_heads=2, rotary_pct=1.0),
-    'mpt': dict(model_type='mpt', d_model=12, n_layers=5, n_heads=2),
-    'mosaic_gpt': dict(
-        model_type='mosaic_gpt', d_model=12, n_layers=5, n_heads=2,
-        attn_qk_ln=True),
-    'opt': dict(
-        model_type='opt', hidden_size=12, ffn_dim=17, num_hidden_layers=5,
-        num_attention_heads=2, max_position_embeddings=31),
-}
-CLIP = dict(
-    model_type='clip_vision_model', hidden_size=14, intermediate_size=19,
-    num_hidden_layers=1, num_attention_heads=2, image_size=9, patch_size=3)
-
-
-@dataclasses.dataclass(frozen=True)
-class Toy:
-  """An OpenFlamingo and the directories of what it is made of."""
-
-  model: Flamingo
-  params: dict
-  family: object
-  lm: object
-  vision: object
+import toy_openflamingo
+from toy_openflamingo import (
+    assert_same, LMS, PADDED, read, tensors_of, VOCAB, write)
 
 
 @pytest.fixture(scope='module')
 def built(random_params):
-  """(family, every, new_tokens, visual) to a model and its parameters."""
-  @functools.cache
-  def make(name, every, new_tokens, visual):
-    lm = LM(**dict(lm_config(_lm_json(name)), vocab_size=VOCAB))
-    model = Flamingo(
-        lm=lm,
-        resampler=PerceiverResampler(
-            visual_width=visual, width=visual, layers=2, latents=5, heads=2,
-            head_dim=64, ff_hidden=23, activation='gelu', frames=0),
-        xattn=tuple(
-            GatedCrossAttention(
-                width=12, visual_width=visual, heads=1, head_dim=64,
-                ff_hidden=29, activation='gelu', norm_visual=False)
-            for _ in gated_layers(5, every, every - 1)),
-        every=every, offset=every - 1, new_tokens=new_tokens,
-        vision=ViT(
-            patch=3, width=visual, layers=1, heads=2 if visual == 14 else 1,
-            hidden=19, image_size=9, features='patches'))
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    images = jnp.zeros((1, 1, 1, 9, 9, 3), jnp.uint8)
-    params = random_params(model, images, tokens, tokens)
-    # A CLIP has all that its embedding needs.
-    params['vision'] = random_params(
-        model.vision, images[0, 0], method='embed', seed=1)
-    return model, params
-  return make
+  return toy_openflamingo.builder(random_params)
 
 
 @pytest.fixture
 def toy(built, tmp_path):
-  """(family, every=2, new_tokens=3, visual=14) to a Toy."""
-  def make(name='mpt', every=2, new_tokens=3, visual=14):
-    model, params = built(name, every, new_tokens, visual)
-    write_lm(tmp_path / 'lm', _lm_json(name), params['lm'])
-    write_clip(tmp_path / 'clip', model.vision, params['vision'])
-    return Toy(
-        model, params, family_of(_lm_json(name)), tmp_path / 'lm',
-        tmp_path / 'clip')
-  return make
-
-
-def _lm_json(name):
-  return LMS[name] | dict(vocab_size=PADDED)
-
-
-def write_lm(path, config_json, params):
-  """A Hugging Face directory whose embedding has rows of no token."""
-  config = lm_config(config_json)
-  family = family_of(config_json)
-
-  def pad(path, leaf):
-    if path in (('embed', 'embedding'), ('unembed', 'kernel')):
-      axis = path[0] == 'unembed'
-      rows = [(0, 0), (0, 0)]
-      rows[axis] = (0, PADDED - leaf.shape[axis])
-      leaf = np.pad(leaf, rows, constant_values=np.inf)  # never to be seen
-    return leaf
-
-  padded = params_lib.unflatten(
-      (p, pad(p, np.asarray(x))) for p, x in params_lib.flatten(params))
-  formats.write_safetensors(
-      path, layouts.write_params(padded, family.rules(config)))
-  (path / 'config.json').write_text(json.dumps(config_json))
-  Tokenizer.bytes(Tags(new_tokens=(), eoc=None)).save(path)
-
-
-def write_clip(path, module, params):
-  formats.write_safetensors(path, layouts.write_params(
-      params, vit.vision_rules(module, ours='', embed=True)))
-  config = CLIP | dict(
-      hidden_size=module.width, num_attention_heads=module.heads)
-  (path / 'config.json').write_text(json.dumps(config))
-
-
-def read(toy, path, **kwargs):
-  kwargs = dict(lm=toy.lm, vision=toy.vision, progress=False) | kwargs
-  return load(path, **kwargs)
-
-
-def tensors_of(path):
-  return {name: x.read() for name, x in formats.open_weights(path).items()}
-
-
-def write(path, tensors):
-  formats.write_safetensors(path, tensors.items())
-  return path
-
-
-def assert_same(expected, came):
-  params_lib.check_same(expected, came, 'file')
-  jax.tree.map(np.testing.assert_array_equal, came, expected)
+  return toy_openflamingo.maker(built, tmp_path)
 
 
 @pytest.fixture
 def released(tmp_path):
-  """(toy) to the path of what OpenFlamingo would release of it."""
-  def make(toy):
-    path = tmp_path / 'checkpoint.safetensors'
-    openflamingo.save(path, toy.model, toy.params, toy.family)
-    return path
-  return make
+  return toy_openflamingo.releaser(tmp_path)
 
 
 # There and back.
@@ -378,137 +244,3 @@ def test_masks_without_values_do_not_make_a_whole_model(
   loaded = read(toy, write(tmp_path / 'mask.safetensors', tensors))
   assert_same(toy.params, loaded.params)
   assert len(loaded.report.unused) == 2 + 2  # and the embeddings
-
-
-# What is wrong, and what to do.
-
-
-def test_the_parts_that_lack_are_asked_for(toy, released):
-  toy = toy()
-  path = released(toy)
-  with pytest.raises(ValueError, match='Pass lm=DIRECTORY: mpt-1b-redpajama'):
-    read(toy, path, lm=None)
-  with pytest.raises(ValueError, match='no vision encoder. Pass vision=PATH'):
-    read(toy, path, vision=None)
-
-
-def _other_lm(toy, tmp_path, random_params, name='mpt', **changes):
-  config_json = _lm_json(name) | changes
-  lm = LM(**dict(lm_config(config_json), vocab_size=VOCAB))
-  write_lm(tmp_path / 'other', config_json, random_params(
-      lm, jnp.zeros((1, 2), jnp.int32)))
-  return tmp_path / 'other'
-
-
-@pytest.mark.parametrize('changes, message', [
-    # Too shallow, too wide, of another family.
-    (dict(n_layers=3),
-     r'gated blocks at 1, 3: every=2, offset=1; the model was built with '
-     r'every=2, offset=1, which puts them at 1\. First difference: '
-     r'lang_encoder\.transformer\.blocks\.3\.gated_cross_attn_layer\.attn_gate:'
-     r' expected nothing, came \(1,\)\..* has 3 layers: pass the one .* of 4 '
-     r'layers or a few more'),
-    (dict(d_model=16),
-     r'lang_encoder\.transformer\.blocks\.1\.gated_cross_attn_layer\.attn\.to_q'
-     r'\.weight in .*: expected \(64, 16\), came \(64, 12\).* is 16 wide, and '
-     r'the checkpoint was trained with a language model of 12: pass that one'),
-    (dict(name='opt'),
-     r'language model of another family than the one in .*: expected the '
-     r'embedding lang_encoder\.model\.decoder\.embed_tokens\.weight .*; came '
-     r'blocks in lang_encoder\.transformer\.blocks'),
-])
-def test_a_wrong_language_model_is_found_out(
-    toy, released, tmp_path, random_params, changes, message
-):
-  toy = toy()
-  other = _other_lm(toy, tmp_path, random_params, **changes)
-  with pytest.raises(ValueError, match=message):
-    read(toy, released(toy), lm=other)
-
-
-def test_a_wrong_interval_is_found_out(toy, released):
-  toy = toy('mpt', every=4)
-  tensors = formats.open_weights(released(toy))
-  blocks = 'lang_encoder.transformer.blocks.{}.gated_cross_attn_layer'
-  model = toy.model.clone(every=2, offset=1)
-  with pytest.raises(ValueError) as error:
-    placement.check_blocks(model, tensors, blocks, (3,), what='checkpoint')
-  assert str(error.value) == (
-      'checkpoint has gated blocks at 3: every=4, offset=3; the model was '
-      'built with every=2, offset=1, which puts them at 1, 3. First '
-      'difference: lang_encoder.transformer.blocks.1.gated_cross_attn_layer.'
-      'attn_gate: expected (1,), came nothing. Build the model with every=4, '
-      'offset=3.')
-
-
-def test_blocks_at_uneven_distances_are_found_out(toy, released, tmp_path):
-  toy = toy('mpt', every=1)
-  tensors = {
-      name: x for name, x in tensors_of(released(toy)).items()
-      if '.2.gated' not in name}
-  path = write(tmp_path / 'uneven.safetensors', tensors)
-  with pytest.raises(ValueError, match='at 0, 1, 3, 4: at uneven distances'):
-    read(toy, path)
-
-
-def test_a_tokenizer_that_does_not_fit_the_embedding_is_found_out(
-    toy, released, tmp_path
-):
-  toy = toy()
-  tensors = tensors_of(released(toy))
-  tensors['lang_encoder.transformer.wte.weight'] = np.zeros(
-      (VOCAB + 1, 12), np.float32)
-  path = write(tmp_path / 'small.safetensors', tensors)
-  with pytest.raises(
-      ValueError, match='The embedding in .*small.* rows, but the tokenizer'):
-    read(toy, path)
-
-
-def test_a_tensor_without_a_use_is_an_error(toy, released, tmp_path):
-  toy = toy()
-  tensors = tensors_of(released(toy)) | {
-      'perceiver.surprise': np.zeros(3, np.float32)}
-  path = write(tmp_path / 'more.safetensors', tensors)
-  with pytest.raises(ValueError, match='have no use: perceiver.surprise'):
-    read(toy, path)
-
-
-def test_a_checkpoint_that_lacks_a_tensor_says_which(toy, released, tmp_path):
-  toy = toy()
-  tensors = tensors_of(released(toy))
-  for name in ('perceiver.latents', 'perceiver.layers.1.0.to_kv.weight'):
-    lacking = {other: x for other, x in tensors.items() if other != name}
-    path = write(tmp_path / f'{name}.safetensors', lacking)
-    with pytest.raises(ValueError, match=name):
-      read(toy, path)
-
-
-def test_something_else_is_no_openflamingo(toy, tmp_path):
-  toy = toy()
-  with pytest.raises(ValueError, match='Expected gated blocks'):
-    read(toy, write(tmp_path / 'x.safetensors', {'a': np.zeros(3)}))
-
-
-@pytest.mark.parametrize('part, change, message', [
-    ('resampler', dict(activation='relu'),
-     "it has model.resampler.activation = 'gelu', the model 'relu'"),
-    ('every', 3, 'it has model.every = 4, the model 5'),
-])
-def test_only_an_openflamingo_can_be_written_as_one(
-    toy, tmp_path, random_params, part, change, message
-):
-  toy = toy('mpt', every=4)
-  if part == 'every':
-    model = toy.model.clone(every=5, offset=3)
-  else:
-    model = toy.model.clone(resampler=toy.model.resampler.clone(**change))
-  tokens = jnp.zeros((1, 2), jnp.int32)
-  params = random_params(
-      model, jnp.zeros((1, 1, 1, 9, 9, 3), jnp.uint8), tokens, tokens)
-  with pytest.raises(ValueError, match=message):
-    openflamingo.save(tmp_path / 'x.safetensors', model, params, toy.family)
-
-
-def test_arguments_are_what_a_module_was_built_with(toy):
-  lm = toy().model.lm
-  assert LM(**arguments(lm)) == lm
