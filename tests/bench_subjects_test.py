@@ -6,12 +6,15 @@ says of its sizes is so, and that the two ways it compares give the same result.
 
 import json
 import math
+import types
 
 from experiments.bench import (
     depth, images, pipeline, ranking, slice_of_3b, step)
 from experiments.bench.made import (
     make_batch, make_params, openflamingo_like, SMOLLM2, Training)
+from experiments.bench.quickstart import Quickstart
 from experiments.configs import flamingo as config_lib
+from experiments.configs import quickstart
 from flamingo import params as params_lib
 from flamingo.data.encode import Example
 from flamingo.eval.decode import Predictor
@@ -95,6 +98,17 @@ def test_a_training_trains(training):
   same = lambda a, b: jax.tree.leaves(jax.tree.map(np.array_equal, a, b))
   assert not any(same(before.opt_state, after.opt_state))
   assert all(same(before.frozen, after.frozen))
+
+
+def test_each_training_of_the_quickstart_begins_from_its_beginning(training):
+  parts = types.SimpleNamespace(
+      model_and_params=(
+          training.model, jax.tree.map(jnp.copy, training.params)),
+      batches=lambda steps: iter([training.batches] * steps),
+      datasets=[types.SimpleNamespace(name='pages', weight=1.0)],
+      config=quickstart.get_config())
+  first, second = (Quickstart.training(parts)() for _ in range(2))
+  assert first == second
 
 
 def test_step_measures_parts_whole_and_waiting(training):

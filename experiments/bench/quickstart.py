@@ -64,9 +64,9 @@ class Quickstart:
   def training(self) -> Training:
     """A new training, from its beginning."""
     model, params = self.model_and_params
-    # An update takes its state's memory, which others still look at.
-    trainable, frozen = params_lib.split(params)
+    # An update takes its state's memory, frozen parts and all, which the next
+    # training still begins from.
     return Training(
-        model, params_lib.merge(jax.tree.map(jnp.copy, trainable), frozen),
+        model, jax.tree.map(jnp.copy, params),
         next(self.batches(1)), {d.name: d.weight for d in self.datasets},
         build.build_optimizer(self.config))
