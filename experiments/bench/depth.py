@@ -13,7 +13,7 @@ from experiments.bench.quickstart import Quickstart
 from experiments.bench.result import Ratio, result
 
 ABOUT = 'Compile time and update at 6, 12, 24 and 48 layers, unrolled, scanned'
-COST = 120
+COST = 155
 DEPTHS = (6, 12, 24, 48)
 WAYS = ('unrolled', 'scanned')
 
