@@ -106,38 +106,6 @@ def test_grouped_queries_equal_repeated_key_heads(rng):
       rtol=1e-5, atol=1e-6)
 
 
-def test_project_is_the_plain_product_and_has_its_gradient(rng):
-  x = jnp.asarray(rng.normal(size=(2, 3, 5)), jnp.float32)
-  kernel = jnp.asarray(rng.normal(size=(5, 7)), jnp.float32)
-  weigh = jnp.asarray(rng.normal(size=(2, 3, 7)), jnp.float32)
-  ours = lambda x, k: (attention.project(x, k, jnp.float32) * weigh).sum()
-  plain = lambda x, k: (jnp.einsum('abk,kn->abn', x, k) * weigh).sum()
-  np.testing.assert_allclose(ours(x, kernel), plain(x, kernel), rtol=1e-5)
-  for came, expected in zip(
-      jax.grad(ours, (0, 1))(x, kernel), jax.grad(plain, (0, 1))(x, kernel)):
-    np.testing.assert_allclose(came, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize('kernel_dtype', [jnp.float32, jnp.bfloat16])
-def test_project_sums_low_precision_operands_in_float32(rng, kernel_dtype):
-  x = jnp.asarray(rng.normal(size=(3, 511)), jnp.float32)
-  kernel = jnp.asarray(rng.normal(size=(511, 5)), kernel_dtype)
-  round_off = lambda a: np.asarray(a.astype(jnp.bfloat16), np.float64)
-  out = attention.project(x, kernel, jnp.bfloat16)
-  assert out.dtype == jnp.float32
-  np.testing.assert_allclose(
-      out, round_off(x) @ round_off(kernel), rtol=1e-4, atol=1e-4)
-  dx, dkernel = jax.grad(
-      lambda x, k: attention.project(x, k, jnp.bfloat16).sum(), (0, 1))(
-          x, kernel)
-  assert dx.dtype == jnp.float32 and dkernel.dtype == kernel_dtype
-  np.testing.assert_allclose(
-      dx[0], round_off(kernel).sum(1), rtol=1e-4, atol=1e-4)
-  np.testing.assert_allclose(
-      np.asarray(dkernel[:, 0], np.float64), round_off(x).sum(0),
-      rtol=1e-2, atol=1e-2)
-
-
 def test_linear_contracts_and_makes_several_axes(rng, random_params):
   x = jnp.asarray(rng.normal(size=(2, 5, 3, 7)), jnp.float32)
   linear = attention.Linear((3, 7), (11, 2), use_bias=True)

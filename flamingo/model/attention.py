@@ -1,8 +1,8 @@
 """The primitives of every block: projections, norms, attention, feed-forward.
 
 Matrix products take operands in the module's `dtype` and add up in float32,
-which is faster and more exact than low-precision sums (`preferred_element_type`
-in `project`). The residual stream stays in float32 throughout.
+which is faster and more exact than low-precision sums (`products.project`). The
+residual stream stays in float32 throughout.
 """
 
 from collections.abc import Callable
@@ -14,83 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 import numpy as np
 
-Dtype = jnp.dtype | type
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def project(
-    x: Float[Array, '*b k'], kernel: Float[Array, 'k n'], dtype: Dtype
-) -> Float[Array, '*b n']:
-  """Matrix product with operands in `dtype` and a float32 sum.
-
-  Its own derivative, because JAX's would multiply a float32 cotangent with a
-  low-precision operand, that is, in float32.
-  """
-  return _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype)
-
-
-def _dot(a, b, contract, dtype):
-  return jax.lax.dot_general(
-      a.astype(dtype), b.astype(dtype), (contract, ((), ())),
-      preferred_element_type=jnp.float32)
-
-
-def _project_forward(x, kernel, dtype):
-  # A plain product, not `project`: recomputation that is to remember matrix
-  # products (`scan.rematerialised`) doesn't look into custom derivatives.
-  y = _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype)
-  return y, (x.astype(dtype), kernel)
-
-
-def _project_backward(dtype, saved, cotangent):
-  x, kernel = saved
-  batch = tuple(range(x.ndim - 1))
-  dx = _dot(cotangent, kernel, ((x.ndim - 1,), (1,)), dtype)
-  # A frozen kernel's gradient is never asked for, so XLA drops this product.
-  # It contracts the leading axes, which XLA's CPU kernels do no faster (and
-  # less exactly) in bfloat16.
-  on_cpu = jax.default_backend() == 'cpu'
-  dkernel = _dot(x, cotangent, (batch, batch), jnp.float32 if on_cpu else dtype)
-  return dx, dkernel.astype(kernel.dtype)
-
-
-project.defvjp(_project_forward, _project_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def project_heads(
-    x: Float[Array, '*b h k'], kernel: Float[Array, 'h k n'], dtype: Dtype
-) -> Float[Array, '*b h n']:
-  """`project` of each head by a kernel of its own."""
-  return _dot_heads(x, kernel, ((x.ndim - 1,), (1,)), dtype)
-
-
-def _dot_heads(x, kernel, contract, dtype):
-  y = jax.lax.dot_general(
-      x.astype(dtype), kernel.astype(dtype),
-      (contract, ((x.ndim - 2,), (0,))), preferred_element_type=jnp.float32)
-  return jnp.moveaxis(y, 0, -2)
-
-
-def _project_heads_forward(x, kernel, dtype):
-  y = _dot_heads(x, kernel, ((x.ndim - 1,), (1,)), dtype)
-  return y, (x.astype(dtype), kernel)
-
-
-def _project_heads_backward(dtype, saved, cotangent):
-  x, kernel = saved
-  dx = _dot_heads(cotangent, kernel, ((x.ndim - 1,), (2,)), dtype)
-  # In float32 on a CPU, as in `project`.
-  wide = jnp.float32 if jax.default_backend() == 'cpu' else dtype
-  rows = tuple(range(x.ndim - 2))
-  heads = (x.ndim - 2,)
-  dkernel = jax.lax.dot_general(
-      x.astype(wide), cotangent.astype(wide), ((rows, rows), (heads, heads)),
-      preferred_element_type=jnp.float32)
-  return dx, dkernel.astype(kernel.dtype)
-
-
-project_heads.defvjp(_project_heads_forward, _project_heads_backward)
+from flamingo.model.products import Dtype, project
 
 
 class Linear(nn.Module):

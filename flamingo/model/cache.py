@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 
 
 @flax.struct.dataclass

@@ -4,7 +4,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flamingo.model.attention import Dtype, project
+from flamingo.model.products import Dtype, project_to_rows
 
 
 class Embedding(nn.Module):
@@ -24,7 +24,7 @@ class Embedding(nn.Module):
       self, x: Float[Array, '*b d'], dtype: Dtype
   ) -> Float[Array, '*b v']:
     """Inner product of `x` with every row."""
-    return project(x, self.embedding.T, dtype)
+    return project_to_rows(x, self.embedding, dtype)
 
 
 class LearnedPositions(nn.Module):

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from flamingo.model import scan as scan_lib
-from flamingo.model.attention import project
 from flamingo.model.cache import Cache, layer_of
 from flamingo.model.lm import LM
+from flamingo.model.products import project_to_rows
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.stack import BLOCKS, Groups, LAYERS
 from flamingo.model.whitening import Whitening
@@ -228,7 +228,7 @@ class Flamingo(nn.Module):
     if not self.new_tokens:
       return self.lm.logits(x)
     rows = self.new_embedding if self.lm.tied else self.new_unembedding
-    new = project(x, rows.T, self.lm.dtype)
+    new = project_to_rows(x, rows, self.lm.dtype)
     return jnp.concatenate([self.lm.logits(x), new], axis=-1)
 
   def __call__(

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from flamingo.model.attention import (
-    attend, Dtype, FeedForward, Linear, Norm, project_heads)
+    attend, Dtype, FeedForward, Linear, Norm)
+from flamingo.model.products import project_heads
 from flamingo.model.runs import cost, Runs
 
 FORMS = ('projected', 'gathered', 'absorbed')

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from flamingo.data.tags import FLAMINGO_MINI
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.model.lm import LM
 from flamingo.model.resampler import PerceiverResampler

@@ -13,7 +13,7 @@ import numpy as np
 
 from flamingo.data.tags import FLAMINGO, Tags
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.positions import RopeScaling
 from flamingo.pretrained import formats
 from flamingo.pretrained import gguf_tokenizer

@@ -14,7 +14,7 @@ from typing import Any
 
 from flamingo.data.tags import IDEFICS, IDEFICS_INSTRUCT, Tags
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.model.lm import LM
 from flamingo.model.resampler import PerceiverResampler

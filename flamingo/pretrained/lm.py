@@ -12,7 +12,7 @@ import numpy as np
 
 from flamingo.data.tags import FLAMINGO, Tags
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.pretrained import formats
 from flamingo.pretrained import layouts
 from flamingo.pretrained.families import Family, FAMILIES, Fields, shapes

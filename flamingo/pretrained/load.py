@@ -13,7 +13,7 @@ import tqdm
 
 from flamingo import sharding
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo
 from flamingo.pretrained import flamingo_mini
 from flamingo.pretrained import formats

@@ -19,7 +19,7 @@ import jax
 from flamingo import params as params_lib
 from flamingo.data.tags import Tags
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.lm import LM
 from flamingo.model.positions import RopeScaling

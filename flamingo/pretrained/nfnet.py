@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.vision.nfnet import NFNet, STRIDE, TIMM, VARIANTS
 from flamingo.pretrained import formats, layouts
 from flamingo.pretrained.formats import Stored

@@ -14,7 +14,7 @@ import numpy as np
 
 from flamingo import params as params_lib
 from flamingo.data.tags import OPENFLAMINGO, OPENFLAMINGO_UNPADDED
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.lm import LM
 from flamingo.model.vision.vit import ViT

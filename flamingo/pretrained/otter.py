@@ -13,7 +13,7 @@ import pathlib
 from typing import Any
 
 from flamingo.data.tags import OPENFLAMINGO_UNPADDED
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.lm import LM
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import vit_config

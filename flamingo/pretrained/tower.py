@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import formats
 from flamingo.pretrained import vit

@@ -30,7 +30,7 @@ import pathlib
 import numpy as np
 
 from flamingo import params as params_lib
-from flamingo.model.attention import Dtype
+from flamingo.model.products import Dtype
 from flamingo.model.vision import grid
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import formats, layouts, vit, vit_config
