@@ -81,7 +81,10 @@ def _results_and_gradient(
 
     def loss(trainable, picked):
       logits = head(trainable, frozen, picked)
-      chosen = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
+      # A sum, not a lookup: the gradient of a lookup is a scatter into zeros
+      # of all words, one more array to write and read.
+      words = jnp.arange(logits.shape[1])[None]
+      chosen = jnp.where(words == target[:, None], logits, 0).sum(axis=1)
       log_z = jax.nn.logsumexp(logits, axis=1)
       nll = log_z - chosen
       each = nll + z_loss * log_z**2 if z_loss else nll

@@ -43,7 +43,7 @@ def weighted_loss(
     z_loss: weight of the mean of log(Z)^2 beside each mean loss.
     shares: parts that rows are spread over, on devices; rows of several
       datasets are joined, and chunks of the loss taken, within each.
-    chunk: tokens of a share whose logits are held at once. By default 64 on a
+    chunk: tokens of a share whose logits are held at once. By default 128 on a
       CPU and 1024 elsewhere, where smaller products are slow.
 
   Returns:
@@ -52,7 +52,7 @@ def weighted_loss(
   """
   counts = count_targets(batches) if counts is None else counts
   if chunk is None:
-    chunk = 64 if jax.default_backend() == 'cpu' else 1024
+    chunk = 128 if jax.default_backend() == 'cpu' else 1024
   merged = params_lib.merge(trainable, frozen)
   head_trainable = {
       name: leaf for name, leaf in trainable.items() if name.startswith('new_')}
