@@ -17,6 +17,7 @@ import optax
 
 from experiments import build
 from experiments import data as data_lib
+from flamingo import hardware
 from flamingo import sharding
 from flamingo.model.flamingo import Flamingo
 from flamingo.train import step as step_lib
@@ -99,11 +100,12 @@ def plain_errors() -> Iterator[None]:
 
 
 def prepare() -> None:
-  """Quiets other libraries' logs, and keeps compiled programs on disk.
+  """Quiets other libraries' logs; keeps memory, and compiled programs on disk.
 
   JAX_COMPILATION_CACHE_DIR says where else, or nowhere if empty.
   """
   logging.set_verbosity(logging.WARNING)
+  hardware.keep_memory()
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     home = pathlib.Path.home() / '.cache' / 'flamingo' / 'jax'
     jax.config.update('jax_compilation_cache_dir', str(home))

@@ -6,6 +6,7 @@ them: they bound a time from below.
 """
 
 from collections.abc import Callable
+import ctypes
 import dataclasses
 import os
 import time
@@ -134,6 +135,32 @@ def measure(size: int = 2048) -> Chip:
       memory=os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
       bandwidth=3 * long.nbytes / _fastest(add, long, long),
       source='measured just now')
+
+
+def keep_memory() -> bool:
+  """Keeps freed memory for the next step, on a CPU with glibc.
+
+  XLA asks malloc for the memory of a program's temporaries each time it runs,
+  and glibc gets such large pieces from the system and gives them back: hundreds
+  of megabytes of pages that the system has to fill with zeros, a fifth of the
+  time of the quickstart's step. From one arena that never shrinks they are had
+  for nothing; what a process needed once stays with it.
+
+  To be called before JAX starts its threads, each of which would choose an
+  arena.
+
+  Returns:
+    Whether it could be done.
+  """
+  try:
+    set_option = ctypes.CDLL(None).mallopt
+  except (AttributeError, OSError, TypeError):  # another C library
+    return False
+  return all([
+      set_option(option, value) == 1 for option, value in (
+          (-8, 1),  # M_ARENA_MAX: one, since others can't grow so large
+          (-4, 0),  # M_MMAP_MAX: no piece straight from the system
+          (-1, -1))])  # M_TRIM_THRESHOLD: nothing goes back
 
 
 def _fastest(function: Callable, *args, repeats: int = 5) -> float:

@@ -1,9 +1,30 @@
 """The table of chips is consistent, and known by what JAX calls them."""
 
+import subprocess
+import sys
 import types
 
 from flamingo import hardware
 import pytest
+
+# Pages that the system gives to a program once it has run a few times. (The
+# memory of one run may be freed only when the next has got its own.)
+PAGES = """
+import resource, sys
+from flamingo import hardware
+if sys.argv[1] == 'keep' and not hardware.keep_memory():
+  sys.exit('none')
+import jax
+program = jax.jit(lambda x: (x @ x.T) @ x)
+pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+x = jax.numpy.ones((5_003, 7))
+given = []
+for _ in range(8):
+  before = pages()
+  program(x).block_until_ready()
+  given.append(pages() - before)
+print(min(given[4:]))
+"""
 
 
 def device(kind):
@@ -46,3 +67,16 @@ def test_this_machine_is_measured():
   assert chip.name == 'here' and chip.source == 'measured just now'
   assert chip.flops > 1e8 and chip.bandwidth > 1e8
   assert chip.memory > 2**30
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems, others do')
+def test_memory_of_temporaries_stays_with_the_process():
+  pages = {}
+  for how in ('keep', 'give back'):
+    done = subprocess.run(
+        [sys.executable, '-c', PAGES, how], capture_output=True, text=True)
+    if done.stderr.strip() == 'none':
+      pytest.skip('another C library')
+    pages[how] = int(done.stdout)
+  # 100 MB are 24,000 pages of 4 KiB.
+  assert pages['keep'] < 1_000 < 10_000 < pages['give back']

@@ -23,6 +23,7 @@ from experiments.bench import figure
 from experiments.bench import subjects as subjects_lib
 from experiments.bench import table
 from experiments.bench.quickstart import Quickstart
+from flamingo import hardware
 
 _FILE = 'experiments/configs/quickstart.py'
 CONFIG = config_flags.DEFINE_config_file('config', _FILE, lock_config=True)
@@ -39,6 +40,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   logging.set_verbosity(logging.WARNING)
+  hardware.keep_memory()  # as training does
   # What is compiled here is to be compiled, whatever an earlier run has left.
   jax.config.update('jax_enable_compilation_cache', False)
   try:
