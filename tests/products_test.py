@@ -97,3 +97,18 @@ def test_a_product_with_rows_is_one_with_the_table_turned(rng):
   for came, expected in zip(
       jax.grad(rows, (0, 1))(x, table), jax.grad(turned, (0, 1))(x, table)):
     np.testing.assert_allclose(came, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_on_a_gpu_results_are_rounded_and_logits_and_weights_are_not(
+    rng, monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x, kernel = draw(3, 61), draw(61, 7)
+  is_rounded = lambda a: bool((a == a.astype(jnp.bfloat16)).all())
+  y, pull = jax.vjp(
+      lambda *args: products.project(*args, jnp.bfloat16), x, kernel)
+  dx, dkernel = pull(draw(3, 7))
+  assert y.dtype == dx.dtype == jnp.float32
+  assert is_rounded(y) and is_rounded(dx) and not is_rounded(dkernel)
+  logits = products.project_to_rows(x, kernel.T, jnp.bfloat16)
+  assert not is_rounded(logits)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 import numpy as np
 
+from flamingo.model import fused
 from flamingo.model.products import Dtype, project
 
 
@@ -98,12 +99,17 @@ def attend(
     mask: Bool[Array, 'b l m'] | None = None,
     bias: Float[Array, 'b h l m'] | None = None,
     scale: float | None = None,
+    dtype: Dtype = jnp.float32,
 ) -> Float[Array, 'b l h d']:
   """Attention in which a query that may look at nothing returns zero.
 
   Queries are scaled by `scale`, or d ** -0.5. With fewer key heads than query
-  heads, each key head serves a group of them (grouped-query attention).
+  heads, each key head serves a group of them (grouped-query attention). With
+  dtype=bfloat16 a GPU may do all of it in that (`fused`); others take operands
+  as they come.
   """
+  if dtype == jnp.bfloat16 and bias is None and fused.has_kernel(query, key):
+    return fused.attend_fused(query, key, value, mask, scale)
   b, l, h, d = query.shape
   k = key.shape[2]
   scale = d**-0.5 if scale is None else scale

@@ -97,7 +97,8 @@ class SelfAttention(nn.Module):
     if self.alibi_max is not None:
       slopes = alibi_slopes(self.heads, self.alibi_max)
       bias = alibi(place.positions, place.key_positions, slopes)
-    seen = attend(query, key, value, mask, bias, self.scale)
+    seen = attend(
+        query, key, value, mask, bias, self.scale, dtype=self.dtype)
     return self.out(seen), (key, value)
 
   def _clipped(self, x):

@@ -6,6 +6,10 @@ cotangent with a low-precision operand, that is, in float32.
 What a CPU's kernels for bfloat16 can do decides how products are written: the
 first operand contracted along its last axis, the second along either. Other
 products XLA does in float32, which here takes two to four times as long.
+
+On a GPU results leave in the operands' type, rounded once after the sum: they
+are half the bytes to write, to keep for the backward pass and to read again.
+Logits and gradients of weights leave in float32 everywhere.
 """
 
 import functools
@@ -23,19 +27,19 @@ def project(
     x: Float[Array, '*b k'], kernel: Float[Array, 'k n'], dtype: Dtype
 ) -> Float[Array, '*b n']:
   """Matrix product with operands in `dtype` and a float32 sum."""
-  return _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype)
+  return _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype, _leaves(dtype))
 
 
 def _project_forward(x, kernel, dtype):
   # A plain product, not `project`: recomputation that is to remember matrix
   # products (`scan.rematerialised`) doesn't look into custom derivatives.
-  y = _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype)
+  y = _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype, _leaves(dtype))
   return y, (x.astype(dtype), kernel)
 
 
 def _project_backward(dtype, saved, cotangent):
   x, kernel = saved
-  dx = _dot(cotangent, kernel, ((x.ndim - 1,), (1,)), dtype)
+  dx = _dot(cotangent, kernel, ((x.ndim - 1,), (1,)), dtype, _leaves(dtype))
   # A frozen kernel's gradient is never asked for, so XLA drops this product.
   dkernel = _dot_of_rows(x, cotangent, dtype)
   return dx, dkernel.astype(kernel.dtype)
@@ -50,6 +54,7 @@ def project_to_rows(
 ) -> Float[Array, '*b n']:
   """`project` by a table of rows, which is the kernel lying on its side.
 
+  Its results are logits, and leave in float32 on a GPU too.
   Not `project(x, table.T)`: XLA's CPU multiplies what is turned in float32.
   """
   return _dot(x, table, ((x.ndim - 1,), (1,)), dtype)
@@ -62,7 +67,7 @@ def _project_to_rows_forward(x, table, dtype):
 
 def _project_to_rows_backward(dtype, saved, cotangent):
   x, table = saved
-  dx = _dot(cotangent, table, ((x.ndim - 1,), (0,)), dtype)
+  dx = _dot(cotangent, table, ((x.ndim - 1,), (0,)), dtype, _leaves(dtype))
   return dx, _dot_of_rows(cotangent, x, dtype).astype(table.dtype)
 
 
@@ -110,10 +115,15 @@ def _project_heads_backward(dtype, saved, cotangent):
 project_heads.defvjp(_project_heads_forward, _project_heads_backward)
 
 
-def _dot(a, b, contract, dtype):
+def _dot(a, b, contract, dtype, out=jnp.float32):
   return jax.lax.dot_general(
       a.astype(dtype), b.astype(dtype), (contract, ((), ())),
-      preferred_element_type=jnp.float32)
+      preferred_element_type=out).astype(jnp.float32)
+
+
+def _leaves(dtype) -> Dtype:
+  """The type that results leave in, before they are float32 again."""
+  return dtype if jax.default_backend() == 'gpu' else jnp.float32
 
 
 def _dot_of_rows(x, y, dtype):

@@ -45,7 +45,8 @@ class ResamplerLayer(nn.Module):
     query, key, value = self.query(z), self.key(both), self.value(both)
     if self.norm_heads:
       query, key = self.norm_query(query), self.norm_key(key)
-    latents = latents + self.out(attend(query, key, value))
+    latents = latents + self.out(
+        attend(query, key, value, dtype=self.dtype))
     return latents + self.ff(self.norm_ff(latents))
 
 

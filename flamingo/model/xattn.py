@@ -210,7 +210,7 @@ class GatedCrossAttention(nn.Module):
     b, n, r, c = latents.shape
     key, value = self._keys_and_values(latents.reshape(b, n * r, c))
     mask = image_mask(image_index, n, r, self.sees)
-    return attend(query, key, value, mask)
+    return attend(query, key, value, mask, dtype=self.dtype)
 
   def _gathered(self, query, latents, image_index):
     runs = Runs.of(image_index, latents.shape[1])
