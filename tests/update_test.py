@@ -42,16 +42,17 @@ def take_steps(model, batches, trees, quick_jit):
   Plain SGD, so that what was added to the trainables is minus the gradient.
   """
   @functools.cache
-  def compiled(rate, **arguments):
-    optimizer = optax.sgd(rate)
-    step = quick_jit(make_train_step(model, optimizer, WEIGHTS, **arguments))
-    return step, init_state(optimizer, *trees, ema=arguments.get('ema', 0.0))
+  def compiled(**arguments):  # once for all rates
+    return quick_jit(lambda rate, *inputs: make_train_step(
+        model, optax.sgd(rate), WEIGHTS, **arguments)(*inputs))
 
   def run(steps=1, rate=1.0, batches=batches, **arguments):
-    step, state = compiled(rate, **arguments)
+    step = compiled(**arguments)
+    state = init_state(
+        optax.sgd(rate), *trees, ema=arguments.get('ema', 0.0))
     metrics = []
     for _ in range(steps):
-      state, scalars = step(state, batches)
+      state, scalars = step(rate, state, batches)
       metrics.append(scalars)
     return jax.device_get((state, metrics))
 
