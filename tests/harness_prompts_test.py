@@ -360,32 +360,34 @@ def test_an_image_is_encoded_once_in_the_life_of_a_cache(
   assert len(encoded) == different + 2  # another resampler, another cache
 
 
-def test_latents_are_the_models_own(loaded, pictures, task, root):
+@pytest.fixture(scope='module')
+def see(loaded, quick_jit):
+  """Pixels [T H W 3] of an image to its latents, by the model itself."""
+  run = quick_jit(lambda pixels: loaded.model.apply(
+      {'params': loaded.params}, pixels[None, None], method='see')[0])
+  return lambda pixels: np.asarray(run(pixels))
+
+
+def test_latents_are_the_models_own(see, pictures, task, root):
   item = task.queries[3]
   pixels = Preprocess(models.SIZE, 'squash')(
       *benchmarks.read_images(root, item))
-  expected = loaded.model.apply(
-      {'params': loaded.params}, pixels[None, None, None], method='see')[0]
   np.testing.assert_allclose(
-      pictures.latents([pictures.row(item)]), expected, atol=1e-5)
+      pictures.latents([pictures.row(item)]), see(pixels[None]), atol=1e-5)
 
 
-def test_a_clip_is_seen_frame_by_frame(loaded, pictures, task, root):
+def test_a_clip_is_seen_frame_by_frame(see, pictures, task, root):
   paths = tuple(item.image[0] for item in task.queries[:3])
   clip = dataclasses.replace(task.queries[0], image=paths)
   pictures.fill([clip])
   prepare = Preprocess(models.SIZE, 'squash')
   frames = np.stack(list(map(prepare, benchmarks.read_images(root, clip))))
-  expected = loaded.model.apply(
-      {'params': loaded.params}, frames[None, None], method='see')[0]
   np.testing.assert_allclose(
-      pictures.latents([pictures.row(clip)]), expected, atol=1e-5)
+      pictures.latents([pictures.row(clip)]), see(frames), atol=1e-5)
 
 
-def test_the_blank_picture_is_grey(loaded, pictures, task):
+def test_the_blank_picture_is_grey(see, pictures, task):
   nothing = dataclasses.replace(task.queries[0], image=())
   grey = blank(models.SIZE)
-  expected = loaded.model.apply(
-      {'params': loaded.params}, grey[None, None, None], method='see')[0]
   np.testing.assert_allclose(
-      pictures.latents([pictures.row(nothing)]), expected, atol=1e-5)
+      pictures.latents([pictures.row(nothing)]), see(grey[None]), atol=1e-5)

@@ -58,14 +58,17 @@ def pictures(loaded, root, task, cache):
 
 
 @pytest.fixture(scope='module')
-def expected(loaded, root, task):
+def expected(loaded, root, task, quick_jit):
   """(item, method) to what the encoder says of its frames."""
   prepare = Preprocess(models.SIZE, 'squash')
+  run = quick_jit(
+      lambda frames, method: CLIP.apply(
+          {'params': loaded.params['vision']}, frames, method=method),
+      static_argnums=1)
 
   def see(item, method=None):
     frames = np.stack([prepare(x) for x in benchmarks.read_images(root, item)])
-    return np.asarray(CLIP.apply(
-        {'params': loaded.params['vision']}, frames, method=method))
+    return np.asarray(run(frames, method))
   return see
 
 

@@ -200,9 +200,9 @@ def test_rms_norms_have_no_offset_and_swiglu_has_three_kernels():
 
 
 @pytest.mark.parametrize('gate', ['tanh', 'vector'])
-def test_a_fresh_block_is_the_identity(gate, run):
+def test_a_fresh_block_is_the_identity(gate, run, quick_jit):
   block, inputs = _block(gate=gate), _inputs()
-  params = block.init(jax.random.key(0), *inputs)['params']
+  params = quick_jit(block.init)(jax.random.key(0), *inputs)['params']
   np.testing.assert_array_equal(run(block, params, *inputs), inputs[0])
 
 
@@ -310,9 +310,10 @@ def test_all_forms_are_the_projected_one(
         came, expected)
 
 
-def test_forms_have_the_same_parameters_from_the_same_key():
+def test_forms_have_the_same_parameters_from_the_same_key(quick_jit):
   made = [
-      _block(form=form).init(jax.random.key(0), *_inputs()) for form in FORMS]
+      quick_jit(_block(form=form).init)(jax.random.key(0), *_inputs())
+      for form in FORMS]
   jax.tree.map(np.testing.assert_array_equal, *made[:2])
   jax.tree.map(np.testing.assert_array_equal, *made[1:])
 
