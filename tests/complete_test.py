@@ -31,7 +31,7 @@ def seeing(tiny, random_params):
   return model, random_params(model, pixels, tokens, tokens)
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def complete(seeing):
   return Completer(*seeing, Tokenizer.bytes(), PREPROCESS)
 
@@ -93,7 +93,7 @@ def test_a_picture_is_encoded_once(complete, monkeypatch):
   monkeypatch.setattr(
       complete, '_see', lambda *some: encoded.append(1) or see(*some))
   for _ in range(3):
-    complete(_page(_picture(1), _picture(2), _picture(1)), max_tokens=2)
+    complete(_page(_picture(21), _picture(22), _picture(21)), max_tokens=2)
   assert len(encoded) == 2
 
 
