@@ -77,12 +77,31 @@ def train(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def alone(train, tmp_path_factory):
+def one_process(train, tmp_path_factory):
+  """A training of one process with one device, which may still run."""
+  return train(tmp_path_factory.mktemp('alone'), 1)
+
+
+def test_a_process_that_falls_silent_ends_the_others(
+    train, tmp_path, request
+):
+  run = train(tmp_path, 2, '--devices=4', '--slow=0.03', *MESH)
+  run.wait_for_step(1)
+  run.processes[1].send_signal(signal.SIGSTOP)
+  began = time.monotonic()
+  request.getfixturevalue('one_process')  # trains while this one waits
+  out, errors = run.processes[0].communicate(timeout=300)
+  assert time.monotonic() - began < 3 * SILENCE
+  assert run.processes[0].returncode != 0
+  assert 'another task died' in errors or 'run on every host again' in errors
+
+
+@pytest.fixture(scope='module')
+def alone(one_process):
   """Metrics of one process with one device."""
-  workdir = tmp_path_factory.mktemp('alone')
-  (status, _, errors), = train(workdir, 1).ends()
+  (status, _, errors), = one_process.ends()
   assert status == 0, errors
-  return read_metrics(workdir)
+  return read_metrics(one_process.workdir)
 
 
 def test_two_processes_train_as_one_device_through_a_signal_and_a_kill(
@@ -124,17 +143,6 @@ def test_two_processes_train_as_one_device_through_a_signal_and_a_kill(
       if not TIMES.fullmatch(name):
         np.testing.assert_allclose(
             other[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)
-
-
-def test_a_process_that_falls_silent_ends_the_others(train, tmp_path):
-  run = train(tmp_path, 2, '--devices=4', '--slow=0.03', *MESH)
-  run.wait_for_step(1)
-  run.processes[1].send_signal(signal.SIGSTOP)
-  began = time.monotonic()
-  out, errors = run.processes[0].communicate(timeout=300)
-  assert time.monotonic() - began < 3 * SILENCE
-  assert run.processes[0].returncode != 0
-  assert 'another task died' in errors or 'run on every host again' in errors
 
 
 @pytest.mark.parametrize('given', [

@@ -23,6 +23,6 @@ def get_config():
     config.mixture = ml_collections.ConfigDict(dict(
         pages=dict(pages, batch_size=8, weight=1.0),
         more=dict(pages, batch_size=16, weight=0.5)))
-    config.checkpoint_every, config.log_every = 2, 1
+    config.checkpoint_every, config.log_every = 4, 1
     config.held_out_every = 3
   return config
