@@ -9,7 +9,7 @@ EVAL_OVERRIDES ?=
 # Processes that tests run in; a file's tests stay in one.
 WORKERS ?= 2
 RUN = $(VENV)/bin/python
-# In the order of their names, which has the longest ones in front.
+# In the order of tests/conftest.py, which has the longest ones in front.
 PYTEST = $(RUN) -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 STAMP = $(VENV)/.installed
 ORACLES = $(VENV)/.oracles

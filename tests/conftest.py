@@ -29,6 +29,13 @@ PARITY = sorted(path.name for path in HERE.glob('*_parity_test.py'))
 ORACLES = ('torch', 'transformers', 'open_flamingo', 'einops_exts', 'timm')
 ABSENT = [name for name in ORACLES if importlib.util.find_spec(name) is None]
 collect_ignore = PARITY if ABSENT else []
+# Begun first, the longest in front: of the others none is long enough to leave
+# a process idle at the end.
+LONGEST = (
+    'processes_test.py', 'colab_test.py', 'bench_subjects_test.py',
+    'harness_test.py', 'update_test.py', 'decode_test.py', 'plan_test.py',
+    'sharding_devices_test.py', 'xattn_test.py', 'scan_test.py', 'kill_test.py',
+    'harness_share_test.py', 'step_test.py', 'lm_test.py', 'loop_test.py')
 
 
 def pytest_addoption(parser):
@@ -37,7 +44,9 @@ def pytest_addoption(parser):
       help='fail if any comparison with an original is left out')
 
 
-def pytest_collection_modifyitems(config):
+def pytest_collection_modifyitems(config, items):
+  place = {name: i for i, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
   if config.getoption('--parity') and ABSENT:
     raise pytest.UsageError(
         f'--parity compares with the originals, and {ABSENT} are not '
