@@ -244,6 +244,7 @@ def test_what_is_generated_is_shown_with_what_is_right(opened, tmp_path):
   assert '✓ right — right is “' in page.text
 
 
+@pytest.mark.original
 def test_a_score_that_is_no_grade_is_a_number(opened, tmp_path):
   pytest.importorskip('pycocoevalcap', reason='captions: make parity')
   row = birds_row(ranked=False, metric='cider')

@@ -250,6 +250,7 @@ def test_with_the_data_a_metric_of_examples_comes_out_the_same(write, root):
       read_run(a), read_run(b), one.pair, items) == one
 
 
+@pytest.mark.original
 def test_captions_of_other_examples_are_said_to_weigh_each_other(tmp_path):
   pytest.importorskip('pycocoevalcap', reason='captions: make parity')
   models.birds(tmp_path, ranked=False)

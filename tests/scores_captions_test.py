@@ -12,6 +12,7 @@ from flamingo.eval.scores.captions import caption_scores
 
 pycocoevalcap = pytest.importorskip(
     'pycocoevalcap', reason="the scorers are pycocoevalcap's")
+pytestmark = pytest.mark.original
 needs_java = pytest.mark.skipif(
     shutil.which('java') is None,
     reason="pycocoevalcap's own tokenizer is a Java program")

@@ -47,9 +47,9 @@ def _jar() -> pathlib.Path | None:
   return None
 
 
-pytestmark = pytest.mark.skipif(
+pytestmark = [pytest.mark.original, pytest.mark.skipif(
     shutil.which('javac') is None or _jar() is None,
-    reason='the original automaton needs a Java compiler and pycocoevalcap')
+    reason='the original automaton needs a Java compiler and pycocoevalcap')]
 
 
 @pytest.fixture(scope='module')

@@ -22,6 +22,7 @@ def _jar() -> pathlib.Path | None:
 
 
 JAR = _jar()
+pytestmark = pytest.mark.original
 needs_the_jar = pytest.mark.skipif(
     shutil.which('java') is None or JAR is None,
     reason='the original tokenizer needs Java and pycocoevalcap')

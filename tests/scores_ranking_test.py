@@ -106,6 +106,7 @@ def test_auc_is_the_share_of_pairs_in_order(n):
         _auc_by_counting(scores, labels), abs=1e-12)
 
 
+@pytest.mark.original
 def test_auc_is_scikit_learn_s():
   metrics = pytest.importorskip(
       'sklearn.metrics', reason='scikit-learn is not installed')

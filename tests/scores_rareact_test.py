@@ -46,6 +46,7 @@ def test_average_precision_is_its_definition_ties_included(levels):
           _by_thresholds(scores, positive, weights), abs=1e-12)
 
 
+@pytest.mark.original
 def test_average_precision_is_scikit_learn_s():
   metrics = pytest.importorskip(
       'sklearn.metrics', reason='scikit-learn is not installed')

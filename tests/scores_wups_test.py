@@ -111,6 +111,7 @@ def _installed():
     return None
 
 
+@pytest.mark.original
 @pytest.mark.skipif(_installed() is None, reason='WordNet 3.0 is not installed')
 def test_likeness_in_the_real_wordnet_is_nltk_s():
   # Values of NLTK 3.10's wup_similarity between first senses.
