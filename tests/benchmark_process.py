@@ -48,9 +48,8 @@ def start(
       # What one has compiled the next need not.
       'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
-                   '--xla_backend_optimization_level=0 '
-                   '--xla_llvm_disable_expensive_passes=true'}
+      'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} '
+                   f'--xla_force_host_platform_device_count={devices}'}
   return subprocess.Popen(
       [sys.executable, __file__, folder, output, str(process), str(processes),
        str(stop)],
