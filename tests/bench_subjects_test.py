@@ -29,14 +29,6 @@ LM = dict(
 SHAPE = (1, 5, 16)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick():
-  """Compiles fast: what is compiled here runs once or twice."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def check(came):
   """What holds of every result."""
   assert json.loads(json.dumps(came)) == came
@@ -48,7 +40,7 @@ def check(came):
 
 
 @pytest.fixture(scope='module')
-def training(quick):
+def training():
   """A tiny one, of which each test makes a few updates more."""
   model = openflamingo_like(
       LM, every=1, visual_width=16, resampler_layers=1, latents=3)
