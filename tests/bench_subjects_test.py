@@ -131,12 +131,26 @@ def tiny_3b():
 
 
 def test_slice_says_which_part_is_how_far_from_the_ceiling():
-  came = slice_of_3b.measure(tiny_3b(), rows=2, length=13, size=16, rounds=1)
+  came = slice_of_3b.measure(
+      tiny_3b(), rows=2, length=13, size=16, rounds=1, stated=1e12)
   check(came)
-  assert came['facts']['layers'] == 2
+  facts, seconds = came['facts'], came['seconds']
+  assert facts['layers'] == 2
   (note,) = came['notes']
   for part in ('language model', 'gated blocks', 'resampler', 'vocabulary'):
     assert part in note
+  mfu = came['ratios']['MFU, share of the stated peak']['value']
+  flop = 1e9 * sum(facts['gflop'].values())
+  assert mfu == pytest.approx(flop / 1e12 / seconds['update'])
+
+
+def test_slice_leaves_out_its_parts_and_a_peak_that_is_not_known(monkeypatch):
+  monkeypatch.setattr(slice_of_3b, 'time_parts', None)
+  came = slice_of_3b.measure(
+      tiny_3b(), rows=2, length=13, size=16, rounds=1, parts=False)
+  check(came)
+  assert list(came['ratios']) == ['share of the matmul ceiling']
+  assert not came['notes']
 
 
 def test_images_measures_each_number_of_them():

@@ -29,7 +29,7 @@ import numpy as np
 MESHES = dict(
     one=dict(data=1), data=dict(data=8), fsdp=dict(data=1, fsdp=8),
     tensor=dict(data=1, tensor=8), mixed=dict(data=2, fsdp=2, tensor=2))
-OTHERS = dict(four=dict(data=1, fsdp=2, tensor=2))
+OTHERS = dict(two=dict(data=2), four=dict(data=1, fsdp=2, tensor=2))
 WEIGHTS = {'pairs': 1.0, 'singles': 0.3}
 STEPS, FROZEN_STEPS = 3, 100
 # Key heads that tensor=8 doesn't divide, pictures of a row that no mesh does.

@@ -28,7 +28,7 @@ def test_eight_devices_have_the_loss_and_gradients_of_one(found, mesh):
   assert found[mesh]['gradient_difference'] < 1e-5
 
 
-@pytest.mark.parametrize('mesh', ['one', 'four'])
+@pytest.mark.parametrize('mesh', ['one', 'two', 'four'])
 def test_what_eight_have_saved_trains_on_with_others_with_the_same_losses(
     found, mesh
 ):

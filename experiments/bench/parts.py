@@ -20,35 +20,42 @@ def time_parts(training: Training, repeats: int = 5) -> dict[str, float]:
   # Parts are told apart by the names of layers, which scanned ones share.
   model, state = training.model.clone(scan=False), unstack(training.state)
   trainable, frozen = state.trainable, state.frozen
-  batches = training.batches
-  batch = jax.tree.map(lambda *x: jnp.concatenate(x), *batches.values())
+  batch = jax.tree.map(
+      lambda *x: jnp.concatenate(x), *training.batches.values())
   rows, length = batch.tokens.shape
-  params = params_lib.merge(trainable, frozen)
-  x = jnp.ones((rows, length, model.lm.width))
-  see = lambda t: model.apply(
-      {'params': params_lib.merge(t, frozen)}, batch.images, method='see')
-  latents = jax.jit(see)(trainable)
+  x = jax.random.normal(jax.random.key(0), (rows, length, model.lm.width))
+  some = lambda begin: {
+      k: v for k, v in trainable.items() if k.startswith(begin)}
+  resampler, blocks, head_rows = map(some, ('resampler', 'xattn', 'new_'))
 
-  def lm_only(m, x):
-    place = m.place(batch.tokens)
+  # What is timed gets all arrays as arguments: those it only knew of would be
+  # constants of its program, which XLA computes with when it compiles.
+  def see(resampler, images):
+    params = params_lib.merge(trainable | resampler, frozen)
+    return model.apply({'params': params}, images, method='see')
+
+  latents = jax.jit(see)(resampler, batch.images)
+
+  def lm_only(m, x, tokens):
+    place = m.place(tokens)
     for layer in m.layer:
       x, _ = layer(x, place)
     return x.sum()
 
-  def gated(t, x, latents):
+  def gated(blocks, x, latents, image_index):
     for i in range(len(model.xattn)):
       x = model.xattn[i].apply(
-          {'params': t[f'xattn_{i}']}, x, latents, batch.image_index)
+          {'params': blocks[f'xattn_{i}']}, x, latents, image_index)
     return x.sum()
 
-  run_lm = lambda x: model.lm.apply({'params': params['lm']}, x, method=lm_only)
-  head_rows = {k: v for k, v in trainable.items() if k.startswith('new_')}
+  run_lm = lambda x, lm, tokens: model.lm.apply(
+      {'params': lm}, x, tokens, method=lm_only)
   head = lambda t, f, x: model.apply(
       {'params': params_lib.merge(t, f)}, x, method='logits')
 
-  def loss(head_rows, x):
+  def loss(head_rows, x, lm, batch):
     return weighted_nll(
-        head, head_rows, {'lm': frozen['lm']}, x.reshape(-1, x.shape[-1]),
+        head, head_rows, {'lm': lm}, x.reshape(-1, x.shape[-1]),
         batch.targets.reshape(-1),
         batch.loss_mask.reshape(-1).astype(jnp.float32))[0]
 
@@ -56,14 +63,18 @@ def time_parts(training: Training, repeats: int = 5) -> dict[str, float]:
       grads, opt_state, trainable)
   timed = lambda function, *args: fastest(
       jax.jit(function), *args, repeats=repeats)
+  lm = frozen['lm']
   return {
-      'language model, forward': timed(run_lm, x),
-      'language model, forward and backward': timed(jax.grad(run_lm), x),
-      'resampler': timed(jax.grad(lambda t: see(t).sum()), trainable),
+      'language model, forward': timed(run_lm, x, lm, batch.tokens),
+      'language model, forward and backward': timed(
+          jax.grad(run_lm), x, lm, batch.tokens),
+      'resampler': timed(
+          jax.grad(lambda *args: see(*args).sum()), resampler, batch.images),
       'gated blocks': timed(
-          jax.grad(gated, argnums=(0, 1, 2)), trainable, x, latents),
+          jax.grad(gated, argnums=(0, 1, 2)), blocks, x, latents,
+          batch.image_index),
       'vocabulary and loss': timed(
-          jax.grad(loss, argnums=(0, 1)), head_rows, x),
+          jax.grad(loss, argnums=(0, 1)), head_rows, x, lm, batch),
       'optimizer': timed(update, trainable, state.opt_state, trainable),
   }
 

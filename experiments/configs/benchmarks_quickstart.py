@@ -8,8 +8,8 @@ Command: make quickstart, then
   python -m experiments.benchmark \
       --config=experiments/configs/benchmarks_quickstart.py \
       --model=runs/quickstart --root=data --output=runs/benchmarks_quickstart
-Cost: 13 minutes on two slow cores that were busy with other work, and 4 more the
-  first time, to draw the pictures.
+Cost: 13 minutes on two slow cores that were busy with other work, and 4 more
+  the first time, to draw the pictures.
 Reaches: docs/benchmarks.md.
 """
 
