@@ -12,8 +12,17 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture(scope='session')
-def checkpoint(tmp_path_factory):
+@pytest.fixture(scope='module', autouse=True)
+def optimised():
+  """Real parts compute for longer than they compile: see conftest.py."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS')
+    patch.delenv('XLA_FLAGS', raising=False)
+    yield
+
+
+@pytest.fixture(scope='module')
+def checkpoint(optimised, tmp_path_factory):
   """A workdir that `experiments.train` has written, as a user would run it.
 
   Features land in the repository's `data/`, where a quickstart finds them.
