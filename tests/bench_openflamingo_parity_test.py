@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bench_subjects_test import check, LM, quick, SHAPE  # noqa: F401
+from bench_subjects_test import check, LM, SHAPE
 
 torch = pytest.importorskip('torch', reason='parity: make parity')
 of = peer_needs.load()
