@@ -1,5 +1,7 @@
 """A GPU's attention against ours; its definition, where there is no GPU."""
 
+import types
+
 from flamingo.model import attention
 from flamingo.model import fused
 import jax
@@ -11,6 +13,9 @@ GPU = jax.default_backend() == 'gpu'
 WHERE = ['xla'] + ['cudnn'] * GPU
 # b, l, m, query heads, key heads, d
 SHAPES = [(2, 6, 10, 6, 3, 8), (3, 64, 46, 2, 2, 40), (1, 2, 2, 1, 1, 128)]
+# Weights, results and cotangents are rounded to 8 bits. Where one key is chosen
+# of two, most of a gradient is a small difference, and cuDNN was off by 3.6 %.
+BOUND, BOUND_OF_TWO_KEYS = 0.02, 0.04
 
 
 def _inputs(shape):
@@ -37,11 +42,11 @@ def test_fused_attention_is_attention(shape, masked, scale, implementation):
       *qkv, mask, scale, implementation) * weigh).sum()
   expected = jax.jit(jax.value_and_grad(ours, (0, 1, 2)))(*qkv)
   came = jax.jit(jax.value_and_grad(theirs, (0, 1, 2)))(*qkv)
+  two_keys = implementation == 'cudnn' and shape[2] == 2
+  bound = BOUND_OF_TWO_KEYS if two_keys else BOUND
   for a, b in zip(jax.tree.leaves(came), jax.tree.leaves(expected)):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    # Weights, results and cotangents are rounded to 8 bits; where one key is
-    # chosen of two, most of the gradient is a small difference.
-    assert np.linalg.norm(a - b) <= 0.05 * np.linalg.norm(b) + 1e-2 * (
+    assert np.linalg.norm(a - b) <= bound * np.linalg.norm(b) + 1e-2 * (
         a.ndim == 0)
 
 
@@ -56,16 +61,39 @@ def test_one_that_may_look_at_nothing_gets_zero_and_passes_none(implementation):
   assert not any(np.asarray(g, np.float32).any() for g in grads)
 
 
-@pytest.mark.parametrize('l, m, d', [(7, 10, 8), (6, 11, 8), (6, 10, 12),
-                                     (6, 10, 136)])
-def test_shapes_that_have_no_kernel_are_not_given_to_it(l, m, d, monkeypatch):
+def _gpu(monkeypatch, kind, capability, number=1):
+  device = types.SimpleNamespace(
+      device_kind=kind, compute_capability=capability)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  monkeypatch.setattr(jax, 'device_count', lambda: number)
+  monkeypatch.setattr(jax, 'devices', lambda: [device] * number)
+
+
+def _has_kernel(l=6, m=10, d=8):
+  shape = lambda *s: jax.ShapeDtypeStruct(s, jnp.bfloat16)
+  return fused.has_kernel(shape(1, l, 2, d), shape(1, m, 2, d))
+
+
+@pytest.mark.parametrize('shape', [
+    dict(l=7), dict(m=11), dict(d=12), dict(d=136)], ids=str)
+def test_shapes_that_have_no_kernel_are_not_given_to_it(shape, monkeypatch):
+  _gpu(monkeypatch, 'NVIDIA H100 80GB HBM3', '9.0')
+  assert _has_kernel() and not _has_kernel(**shape)
+
+
+@pytest.mark.parametrize('kind, capability, number', [
+    ('Tesla T4', '7.5', 1), ('NVIDIA TITAN RTX', '7.5', 1),
+    ('AMD Instinct MI250X', 'gfx90a', 1), ('NVIDIA H200', '9.0', 2)])
+def test_machines_that_have_no_kernel_are_not_asked_for_it(
+    kind, capability, number, monkeypatch):
+  _gpu(monkeypatch, kind, capability, number)
+  assert not _has_kernel()
+
+
+def test_a_gpu_that_is_only_compiled_for_is_not_asked_for_it(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   monkeypatch.setattr(jax, 'device_count', lambda: 1)
-  monkeypatch.setattr(
-      jax, 'devices', lambda: [type('Device', (), {'platform': 'gpu'})])
-  shape = lambda *s: jax.ShapeDtypeStruct(s, jnp.bfloat16)
-  assert fused.has_kernel(shape(1, 6, 2, 8), shape(1, 10, 2, 8))
-  assert not fused.has_kernel(shape(1, l, 2, d), shape(1, m, 2, d))
+  assert not _has_kernel()
 
 
 @pytest.mark.skipif(not GPU, reason='no GPU')

@@ -23,9 +23,16 @@ def has_kernel(query: jax.Array, key: jax.Array) -> bool:
   l, _, d = query.shape[1:]
   m = key.shape[1]
   return (
-      jax.default_backend() == 'gpu' == jax.devices()[0].platform
-      and jax.device_count() == 1
+      jax.default_backend() == 'gpu' and jax.device_count() == 1
+      and _is_since_ampere(jax.devices()[0])
       and not l % 2 and not m % 2 and not d % HEAD_STEP and d <= WIDEST_HEAD)
+
+
+def _is_since_ampere(device: jax.Device) -> bool:
+  """Whether a device is a GPU that cuDNN has the kernel for (not a T4)."""
+  # Of AMD's, which are 'gpu' too, the capability is a name such as gfx90a.
+  return device.device_kind.startswith('NVIDIA') and (
+      float(device.compute_capability) >= 8)
 
 
 def attend_fused(
