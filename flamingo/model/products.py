@@ -106,9 +106,11 @@ def _project_heads_backward(dtype, saved, cotangent):
   else:
     x, cotangent = x.astype(_wide(dtype)), cotangent.astype(_wide(dtype))
     contract, heads = (tuple(range(x.ndim - 2)),) * 2, (x.ndim - 2,)
-  dkernel = jax.lax.optimization_barrier(jax.lax.dot_general(
+  dkernel = jax.lax.dot_general(
       x, cotangent, (contract, (heads, heads)),
-      preferred_element_type=jnp.float32))
+      preferred_element_type=jnp.float32)
+  if _turns(dtype):
+    dkernel = jax.lax.optimization_barrier(dkernel)
   return dx, dkernel.astype(kernel.dtype)
 
 
