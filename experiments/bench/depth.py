@@ -11,15 +11,12 @@ from experiments.bench.made import (
     make_batch, make_params, openflamingo_like, SMOLLM2, Training)
 from experiments.bench.quickstart import Quickstart
 from experiments.bench.result import Ratio, result
+from experiments.plan.compile import UNTUNED
 
 ABOUT = 'Compile time and update at 6, 12, 24 and 48 layers, unrolled, scanned'
 COST = 155
 DEPTHS = (6, 12, 24, 48)
 WAYS = ('unrolled', 'scanned')
-# XLA tries kernels out on a GPU, once for each product of a process: the first
-# that is compiled would pay for all.
-_OPTIONS = {
-    'gpu': {'xla_gpu_enable_triton_gemm': False, 'xla_gpu_autotune_level': 0}}
 
 
 def run(quickstart: Quickstart) -> dict:
@@ -83,7 +80,7 @@ def measure(
             name('compile', most, 'unrolled'),
             name('compile', most, 'scanned'))]
   notes = ['Compiling is without the cache on disk; tracing is a part of it.']
-  if jax.default_backend() in _OPTIONS:
+  if jax.default_backend() in UNTUNED:
     notes.append('No kernels are tried out; XLA takes its default of each.')
   return result(
       seconds, ratios,
@@ -97,8 +94,10 @@ def _compile(training: Training) -> tuple[float, float]:
     began = time.perf_counter()
     lowered = training.jitted.lower(training.state, training.batches)
     traced = time.perf_counter()
+    # XLA tries kernels out on a GPU, once for each product of a process: the
+    # first program would pay for all.
     training.jitted = lowered.compile(
-        compiler_options=_OPTIONS.get(jax.default_backend()))
+        compiler_options=UNTUNED.get(jax.default_backend()))
     return traced - began, time.perf_counter() - began
 
 

@@ -18,7 +18,7 @@ _OVERFLOW = re.compile(
     r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm', re.IGNORECASE)
 # Without a GPU, Triton's kernels can't be tried out, and untried ones may not
 # exist for a shape: cuBLAS has one for each.
-_OPTIONS = {
+UNTUNED = {
     'gpu': {'xla_gpu_enable_triton_gemm': False, 'xla_gpu_autotune_level': 0}}
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
@@ -76,7 +76,7 @@ def compile_step(step: Step, mesh: Mesh, platform: str) -> Compiled:
     lowered = jitted.trace(state, batches).lower(
         lowering_platforms=('cuda' if platform == 'gpu' else platform,))
   try:
-    compiled = lowered.compile(compiler_options=_OPTIONS.get(platform))
+    compiled = lowered.compile(compiler_options=UNTUNED.get(platform))
   except jax.errors.JaxRuntimeError as error:
     used = _OVERFLOW.search(str(error))
     if not used:
