@@ -58,7 +58,7 @@ parity: $(ORACLES)
 	@echo '== Comparing with pycocoevalcap, its Java, WordNet, scikit-learn =='
 	$(PYTEST) -m original tests/scores_*_test.py \
 	    tests/harness_benchmarks_test.py tests/benchmark_report_test.py \
-	    tests/compare_test.py
+	    tests/compare_test.py tests/harness_test.py
 
 bench: $(STAMP)
 	$(RUN) -m experiments.bench

@@ -130,6 +130,7 @@ def test_rescoring_follows_the_log(ask, roots):
   assert row['n'] == models.QUERIES
 
 
+@pytest.mark.original
 def test_bleu_has_an_interval_that_grows_with_seeds_that_disagree(tmp_path):
   pytest.importorskip('pycocoevalcap', reason='captions: make parity')
   models.birds(tmp_path, ranked=False)
