@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flamingo.model.attention import (
-    attend, Dtype, FeedForward, Linear, Norm)
+from flamingo.model.attention import attend, FeedForward, Linear, Norm
 from flamingo.model.cache import Place
 from flamingo.model.positions import alibi, alibi_slopes, window_mask
+from flamingo.model.products import Dtype
 
 
 class SelfAttention(nn.Module):

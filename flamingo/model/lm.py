@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from flamingo.model.attention import Dtype, FeedForward, Linear, Norm
+from flamingo.model.attention import FeedForward, Linear, Norm
 from flamingo.model.cache import Cache, layer_of, Place
 from flamingo.model.decoder import Layer, SelfAttention
 from flamingo.model.embedding import Embedding, LearnedPositions
 from flamingo.model.positions import RopeScaling, rotate
+from flamingo.model.products import Dtype
 
 
 class LM(nn.Module):

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from flamingo.model.attention import (
-    attend, Dtype, FeedForward, Linear, Norm)
-from flamingo.model.products import project_heads
+from flamingo.model.attention import attend, FeedForward, Linear, Norm
+from flamingo.model.products import Dtype, project_heads
 from flamingo.model.runs import cost, Runs
 
 FORMS = ('projected', 'gathered', 'absorbed')

@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 from flamingo.data.tags import FLAMINGO_MINI
-from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.model.lm import LM
+from flamingo.model.products import Dtype
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision.vit import VARIANTS, ViT
 from flamingo.model.xattn import GatedCrossAttention

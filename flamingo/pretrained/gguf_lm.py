@@ -13,8 +13,8 @@ import numpy as np
 
 from flamingo.data.tags import FLAMINGO, Tags
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.products import Dtype
 from flamingo.model.positions import RopeScaling
+from flamingo.model.products import Dtype
 from flamingo.pretrained import formats
 from flamingo.pretrained import gguf_tokenizer
 from flamingo.pretrained import layouts

@@ -14,9 +14,9 @@ from typing import Any
 
 from flamingo.data.tags import IDEFICS, IDEFICS_INSTRUCT, Tags
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.model.lm import LM
+from flamingo.model.products import Dtype
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision.vit import ViT
 from flamingo.model.xattn import GatedCrossAttention

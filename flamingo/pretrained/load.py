@@ -13,8 +13,8 @@ import tqdm
 
 from flamingo import sharding
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.products import Dtype
 from flamingo.pretrained import flamingo_mini
 from flamingo.pretrained import formats
 from flamingo.pretrained import idefics

@@ -19,10 +19,10 @@ import jax
 from flamingo import params as params_lib
 from flamingo.data.tags import Tags
 from flamingo.data.tokenizer import Tokenizer
-from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.lm import LM
 from flamingo.model.positions import RopeScaling
+from flamingo.model.products import Dtype
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.stack import groups_in, unstack
 from flamingo.model.vision.efficientnet import EfficientNetLite

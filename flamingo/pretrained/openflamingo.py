@@ -14,9 +14,9 @@ import numpy as np
 
 from flamingo import params as params_lib
 from flamingo.data.tags import OPENFLAMINGO, OPENFLAMINGO_UNPADDED
-from flamingo.model.products import Dtype
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.lm import LM
+from flamingo.model.products import Dtype
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import formats
 from flamingo.pretrained import layouts

@@ -13,8 +13,8 @@ import pathlib
 from typing import Any
 
 from flamingo.data.tags import OPENFLAMINGO_UNPADDED
-from flamingo.model.products import Dtype
 from flamingo.model.lm import LM
+from flamingo.model.products import Dtype
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import vit_config
 from flamingo.pretrained.flamingo import (

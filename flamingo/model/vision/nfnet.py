@@ -15,7 +15,8 @@ from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from flamingo.model.attention import Dtype, Linear
+from flamingo.model.attention import Linear
+from flamingo.model.products import Dtype
 from flamingo.model.vision import pixels
 from flamingo.model.vision.wsconv import activate, GAMMAS, WSConv
 

@@ -4,8 +4,8 @@ from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flamingo.model.attention import (
-    attend, Dtype, FeedForward, Linear, Norm)
+from flamingo.model.attention import attend, FeedForward, Linear, Norm
+from flamingo.model.products import Dtype
 
 
 class Attention(nn.Module):

@@ -15,7 +15,8 @@ from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from flamingo.model.attention import ACTIVATIONS, Dtype, Linear, Norm
+from flamingo.model.attention import ACTIVATIONS, Linear, Norm
+from flamingo.model.products import Dtype
 from flamingo.model.vision import pixels
 from flamingo.model.vision.transformer import Layer, PoolingHead
 

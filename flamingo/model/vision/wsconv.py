@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from flamingo.model.attention import ACTIVATIONS, Dtype
+from flamingo.model.attention import ACTIVATIONS
+from flamingo.model.products import Dtype
 
 # One over the deviation of an activation of Gaussian numbers.
 GAMMAS = {
