@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 import numpy as np
 
 from flamingo.model import fused
+from flamingo.model import rounded
 from flamingo.model.products import Dtype, project
 
 
@@ -105,11 +106,14 @@ def attend(
 
   Queries are scaled by `scale`, or d ** -0.5. With fewer key heads than query
   heads, each key head serves a group of them (grouped-query attention). With
-  dtype=bfloat16 a GPU may do all of it in that (`fused`); others take operands
-  as they come.
+  dtype=bfloat16 one GPU (`fused`) or one CPU (`rounded`) may do all of it in
+  that; others take operands as they come.
   """
-  if dtype == jnp.bfloat16 and bias is None and fused.has_kernel(query, key):
-    return fused.attend_fused(query, key, value, mask, scale)
+  if bias is None and dtype == jnp.bfloat16:
+    if fused.has_kernel(query, key):
+      return fused.attend_fused(query, key, value, mask, scale)
+    if rounded.is_faster(dtype):
+      return rounded.attend_rounded(query, key, value, mask, scale)
   b, l, h, d = query.shape
   k = key.shape[2]
   scale = d**-0.5 if scale is None else scale

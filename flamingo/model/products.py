@@ -143,8 +143,12 @@ def _turns(dtype) -> bool:
 
   Several devices would gather what is turned, so they sum in float32.
   """
-  one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  return one_cpu and dtype == jnp.bfloat16
+  return on_one_cpu() and dtype == jnp.bfloat16
+
+
+def on_one_cpu() -> bool:
+  """Whether this program has a CPU, taken as one device, and nothing else."""
+  return jax.default_backend() == 'cpu' and jax.device_count() == 1
 
 
 def _wide(dtype) -> Dtype:
@@ -158,5 +162,14 @@ def _turned(x):
   Without the layout, and without the barrier behind the product, XLA makes one
   product of turning and multiplying, which has no kernel.
   """
-  order = Layout(major_to_minor=tuple(range(x.ndim)))
-  return with_layout_constraint(x.swapaxes(-1, -2), order)
+  return _in_order(x.swapaxes(-1, -2))
+
+
+def laid_out(x: Array) -> Array:
+  """An operand in memory as its shape says, for kernels that take no other."""
+  return jax.lax.optimization_barrier(_in_order(x))
+
+
+def _in_order(x):
+  return with_layout_constraint(
+      x, Layout(major_to_minor=tuple(range(x.ndim))))

@@ -217,7 +217,8 @@ class GatedCrossAttention(nn.Module):
 
     @jax.checkpoint  # a copy for each run is not worth keeping
     def look(query, key, value):
-      return _attend_in_runs(query, runs.seen(key), runs.seen(value))
+      return _attend_in_runs(
+          query, runs.seen(key), runs.seen(value), dtype=self.dtype)
 
     return runs.collect(look(runs.lay_out(query), key, value))
 
@@ -230,7 +231,7 @@ class GatedCrossAttention(nn.Module):
     def look(asked, latents):
       # Not before they are copied: gradients of copies add up in float32.
       own = runs.seen(latents).astype(self.dtype)[..., None, :]
-      return _attend_in_runs(asked, own, own, self.head_dim**-0.5)
+      return _attend_in_runs(asked, own, own, self.head_dim**-0.5, self.dtype)
 
     asked = project_heads(runs.lay_out(query), ask, self.dtype)
     seen = look(asked.astype(self.dtype), latents)
@@ -249,8 +250,10 @@ def _attend_in_runs(
     key: Float[Array, 'b u r k d'],
     value: Float[Array, 'b u r k d'],
     scale: float | None = None,
+    dtype: Dtype = jnp.float32,
 ) -> Float[Array, 'b u t h d']:
   """Attention of each run's tokens to what all of them see."""
   flat = lambda x: x.reshape((-1,) + x.shape[2:])
-  return attend(*map(flat, (query, key, value)), scale=scale).reshape(
-      query.shape)
+  return attend(
+      *map(flat, (query, key, value)), scale=scale, dtype=dtype).reshape(
+          query.shape)

@@ -29,7 +29,7 @@ class Attention(nn.Module):
     query, key, value = (
         y.astype(self.dtype)
         for y in (self.query(x), self.key(seen), self.value(seen)))
-    return self.out(attend(query, key, value))
+    return self.out(attend(query, key, value, dtype=self.dtype))
 
 
 class Layer(nn.Module):
