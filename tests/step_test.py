@@ -97,6 +97,19 @@ def test_batches_of_one_shape_go_through_the_model_together(
   assert sorted(calls) == [(2, 5), (2 + 2, 7)]
 
 
+def test_rows_of_new_tokens_may_be_frozen_and_others_learn_the_same(
+    model, loss, params, batches, quick_jit
+):
+  batch = {'pages': batches['pages']}
+  expected = loss(params, batch, WEIGHTS)[1]
+  del expected['new_embedding']
+  trainable, frozen = params_lib.split(
+      params, lambda path: path[0] in expected)
+  came = quick_jit(jax.grad(lambda t: weighted_loss(
+      model, t, frozen, batch, WEIGHTS)[0]))(trainable)
+  _close(came, expected)
+
+
 def test_a_dataset_without_a_target_adds_nothing(loss, params, batches):
   none = {
       name: batch.replace(loss_mask=jnp.zeros_like(batch.loss_mask))

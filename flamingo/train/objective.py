@@ -54,8 +54,12 @@ def weighted_loss(
   if chunk is None:
     chunk = 128 if jax.default_backend() == 'cpu' else 1024
   merged = params_lib.merge(trainable, frozen)
-  head_trainable = {
-      name: leaf for name, leaf in trainable.items() if name.startswith('new_')}
+  # All that logits are made from, of either tree: rows of new tokens may be
+  # frozen, too.
+  head_trainable, head_frozen = (
+      {name: leaf for name, leaf in tree.items()
+       if name == 'lm' or name.startswith('new_')}
+      for tree in (trainable, frozen))
 
   def head(trainable, frozen, x):
     variables = {'params': params_lib.merge(trainable, frozen)}
@@ -71,9 +75,8 @@ def weighted_loss(
         for name in names], shares)
     token_weights = token_weights.reshape(-1).astype(jnp.float32)
     loss, nll, log_z = weighted_nll(
-        head, head_trainable, {'lm': frozen['lm']},
-        x.reshape(-1, x.shape[-1]), joined.targets.reshape(-1), token_weights,
-        chunk, z_loss, parts)
+        head, head_trainable, head_frozen, x.reshape(-1, x.shape[-1]),
+        joined.targets.reshape(-1), token_weights, chunk, z_loss, parts)
     total = total + loss
     if z_loss:
       scalars['z_loss'] += z_loss * (token_weights * log_z**2).sum()
