@@ -4,6 +4,8 @@ A ratio of times says something only if both sides do the same: with the same
 parameters, the same loss, the same likelihoods.
 """
 
+import contextlib
+
 from experiments.bench import clock, images, peer, peer_needs
 from experiments.bench.made import (
     make_batch, make_params, openflamingo_like, Training)
@@ -85,20 +87,24 @@ def test_parameters_of_another_size_are_refused():
     of.copy_params(theirs, model, make_params(model, SHAPE))
 
 
-def test_peer_times_both_at_their_best():
-  came = peer.measure(
+def test_peer_times_both_at_their_best(monkeypatch):
+  # A dozen processes would each import torch; bench_apart_test has them.
+  here = contextlib.contextmanager(lambda make, *args: (yield make(*args)))
+  monkeypatch.setattr(peer, 'apart', here)
+  monkeypatch.setattr(peer.hardware, 'keep_memory', lambda: False)
+  came = peer.measure(peer.Work(
       LM, every=1, rows=2, length=13, images=3, places=4, visual_width=16,
-      pixels=28, rounds=1, vit=dict(
+      pixels=28, vit=dict(
           hidden_size=16, intermediate_size=20, num_hidden_layers=1,
-          num_attention_heads=2, image_size=28))
+          num_attention_heads=2, image_size=28)), rounds=1)
   check(came)
-  assert came['facts']['OpenFlamingo'] in of.PRECISIONS
+  assert came['facts']['OpenFlamingo'] in peer_needs.PRECISIONS
   assert came['facts']['ours'] in peer.DTYPES
 
 
 def test_images_has_openflamingos_growth_beside():
-  batches = {n: make_batch(2, 13, n, SHAPE, 97) for n in (1, 3)}
-  seconds = images.time_peer(LM, 1, SHAPE[-1], batches)
+  seconds = images.time_peer(
+      peer.Work(LM, 1, 2, 13, 3, SHAPE[1], SHAPE[-1]), (1, 3))
   assert set(seconds) == {'OpenFlamingo, 1 image', 'OpenFlamingo, 3 images'}
   assert min(seconds.values()) > 0
 

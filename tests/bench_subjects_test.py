@@ -156,7 +156,8 @@ def test_slice_leaves_out_its_parts_and_a_peak_that_is_not_known(monkeypatch):
 def test_images_measures_each_number_of_them():
   came = images.measure(
       LM, every=1, rows=2, length=13, numbers=(1, 3), places=5,
-      visual_width=16, small=(8, 3), resampler_layers=1, rounds=1, peer=False)
+      visual_width=16, small=(8, 3), resampler_layers=1, rounds=1,
+      with_peer=False)
   check(came)
   for name in ('forward, 1 image', 'forward, 3 images', 'update, 3 images',
                'resampler, 3 images', 'forward, 3 latents, 3 images'):

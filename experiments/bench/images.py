@@ -6,11 +6,14 @@ the resampler, which must look at each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 
 import jax
 
 from experiments.bench import clock
+from experiments.bench import peer
 from experiments.bench import peer_needs
+from experiments.bench.apart import apart
 from experiments.bench.made import (
     make_batch, make_params, openflamingo_like, SMOLLM2, Training)
 from experiments.bench.quickstart import Quickstart
@@ -42,7 +45,7 @@ def measure(
     lm: Mapping[str, object], *, every: int, rows: int, length: int,
     numbers: Sequence[int] = NUMBERS, places: int = 256,
     visual_width: int = 1024, small: tuple[int, int] = (256, 8),
-    resampler_layers: int = 6, rounds: int = 3, peer: bool = True,
+    resampler_layers: int = 6, rounds: int = 3, with_peer: bool = True,
 ) -> dict:
   """Times a forward pass with latents given, the resampler, and an update.
 
@@ -58,7 +61,7 @@ def measure(
       forward pass is timed too.
     resampler_layers: of the first model; OpenFlamingo's has 6.
     rounds: calls timed.
-    peer: whether OpenFlamingo's update is timed, if it is installed.
+    with_peer: whether OpenFlamingo's update is timed, if it is installed.
   """
   least, most = min(numbers), max(numbers)
   shape = (1, places, visual_width)
@@ -106,11 +109,12 @@ def measure(
   notes = [
       'A gated block sees in the form that is cheapest for its shapes, see '
       '`GatedCrossAttention.choose_form`.']
-  if peer and not peer_needs.lacking():
+  if with_peer and not peer_needs.lacking():
     seconds |= time_peer(
-        lm, every, visual_width, {n: batches[n] for n in (least, most)})
+        peer.Work(lm, every, rows, length, most, places, visual_width),
+        (least, most))
     ratios.append(Ratio("OpenFlamingo's update", *names('OpenFlamingo')))
-  elif peer:
+  elif with_peer:
     notes.append(
         f'OpenFlamingo is not here ({", ".join(peer_needs.lacking())}), so its '
         'growth is left out: `make parity` installs it.')
@@ -159,17 +163,12 @@ def _updates(model: Flamingo, params, batches) -> dict[int, Callable]:
       for n, batch in batches.items()}
 
 
-def time_peer(
-    lm: Mapping[str, object], every: int, visual_width: int,
-    batches: Mapping[int, Batch],
-) -> dict[str, float]:
-  """Seconds of OpenFlamingo's update on each batch, in bfloat16."""
-  of = peer_needs.load()
-  model = of.build(
-      lm, every=every, visual_width=visual_width, encoder=of.Given())
-  with of.threads(clock.cores()):
-    return {
-        f'OpenFlamingo, {_images(n)}': clock.medians(
-            {'it': of.Update(model, batch, precision='bf16',
-                             freeze_embedding=True)}, rounds=1)['it']
-        for n, batch in batches.items()}
+def time_peer(work: peer.Work, numbers: Sequence[int]) -> dict[str, float]:
+  """Seconds of OpenFlamingo's update with so many images, in bfloat16."""
+  seconds = {}
+  for n in numbers:
+    of_n = dataclasses.replace(work, images=n)
+    with apart(peer.their_update, of_n, 'bf16', clock.cores()) as update:
+      seconds[f'OpenFlamingo, {_images(n)}'] = clock.medians(
+          {'it': update}, rounds=1)['it']
+  return seconds

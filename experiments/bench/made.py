@@ -4,6 +4,8 @@ How long a product takes depends on its shape, not on what is in it: so a slice
 of the 3B model needs no weights that were never released.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,16 +130,18 @@ class Training:
     batches: one for each dataset.
     weights: lambda of each dataset; by default 1.
     optimizer: by default the paper's AdamW.
+    trains: whether a path's parameter is trained; by default as in the paper.
   """
 
   def __init__(
       self, model: Flamingo, params: Params, batches: dict[str, Batch],
       weights: dict[str, float] | None = None, optimizer=None,
+      trains: Callable[[params_lib.Path], bool] = params_lib.is_trainable,
   ):
     self.model = model
     self.batches = jax.tree.map(jnp.asarray, batches)
     self.optimizer = optimizer or make_optimizer(steps=1000)
-    trainable, frozen = params_lib.split(params)
+    trainable, frozen = params_lib.split(params, trains)
     self.state = TrainState(
         step=jnp.int32(0), trainable=trainable, frozen=frozen,
         opt_state=self.optimizer.init(trainable))

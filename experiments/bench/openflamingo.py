@@ -23,10 +23,6 @@ from flamingo.pretrained.families import FAMILIES
 from flamingo.pretrained.openflamingo_rules import rules
 from flamingo.types import Batch, Params
 
-# Its flag --precision; the last keeps all weights in bfloat16, which it offers
-# although its own models were trained with the first two.
-PRECISIONS = ('fp32', 'amp_bf16', 'bf16')
-
 
 class Given(torch.nn.Module):
   """A vision encoder whose pixels [B 1 S D] are the features already."""
@@ -156,7 +152,7 @@ class Update:
   Args:
     model: its trainables are set as its factory does.
     batch: ours; images are features, or made-up pixels where `pixels` is given.
-    precision: one of `PRECISIONS`.
+    precision: one of `peer_needs.PRECISIONS`.
     freeze_embedding: its flag --freeze_lm_embeddings: the rows of new tokens
       are not trained either, which saves it the gradient of the vocabulary.
     pixels: of a side, for random pictures instead of the batch's images.
@@ -228,7 +224,7 @@ def rank(
     pictures: [B N 1 C H W], of which each row's first images are its own.
     candidates: of each prompt, as many for each; the k-th ones have one length.
     pad_id: fills up on the left.
-    precision: one of `PRECISIONS`.
+    precision: one of `peer_needs.PRECISIONS`.
 
   Returns:
     Mean log-likelihood a token [B K].

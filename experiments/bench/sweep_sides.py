@@ -14,6 +14,7 @@ import tempfile
 import numpy as np
 
 from experiments.bench import clock
+from experiments.bench import peer_needs
 from experiments.bench.result import Ratio, result
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.decode import Predictor
@@ -103,7 +104,7 @@ class Peer:
     self._make, self.model = make, make()
     self._kept: dict[int, np.ndarray] = {}
     self.precision = 'fp32'
-    self.precisions = precisions or of.PRECISIONS
+    self.precisions = precisions or peer_needs.PRECISIONS
 
   def load(self, cells: Sequence[Cell], n: int) -> None:
     """Draws the pictures of some queries: that is not timed."""

@@ -1,0 +1,68 @@
+"""A function in a process of its own, called from here.
+
+Two libraries in one process share its memory, its threads and settings of both,
+which no user of either does: JAX's update took 7.4 s beside torch's where it
+took 5.4 s by itself.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import multiprocessing
+import traceback
+
+
+@contextlib.contextmanager
+def apart(make: Callable[..., Callable], *args) -> Iterator[Callable]:
+  """Within it `make(*args)` is there, in another process.
+
+  Args:
+    make: a function of a module; returns what is called again and again without
+      arguments. It returns when its work is done.
+    *args: of it; they are sent to the process.
+
+  Yields:
+    What calls it there, and returns when the call has. Results stay there.
+
+  Raises:
+    RuntimeError: making or calling it raised there; says what.
+  """
+  here, there = multiprocessing.Pipe()
+  process = multiprocessing.get_context('spawn').Process(
+      target=_serve, args=(there, make, args), daemon=True)
+  process.start()
+  there.close()
+
+  def answer():
+    try:
+      error = here.recv()
+    except EOFError:
+      process.join()
+      error = f'The process ended with exit code {process.exitcode}.'
+    if error is not None:
+      raise RuntimeError(f'{make.__name__} failed in its process:\n{error}')
+
+  def call():
+    here.send(None)
+    answer()
+
+  try:
+    answer()
+    yield call
+  finally:
+    here.close()
+    process.join(timeout=10)
+    process.kill()
+
+
+def _serve(pipe, make, args) -> None:
+  try:
+    function = make(*args)
+    pipe.send(None)
+    while True:
+      pipe.recv()
+      function()
+      pipe.send(None)
+  except EOFError:  # no more calls are wanted
+    pass
+  except BaseException:
+    pipe.send(traceback.format_exc())
