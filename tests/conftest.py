@@ -7,6 +7,7 @@ Nothing of `flamingo` is imported before a fixture runs: pytest's option
 from collections.abc import Callable
 import dataclasses
 import functools
+import gc
 import importlib.util
 import os
 import pathlib
@@ -23,13 +24,18 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 jax.config.update('jax_num_cpu_devices', 2)
 # Most of the tests' time is compiling, here and in the programs they start.
-# XLA's older way to emit loops takes a third of the new one's time; jaxlib 0.11
-# has it no more, and ends a program that names a flag it doesn't know.
+# XLA's older way to emit loops takes a third of the new one's time, and a third
+# of that is splitting a program to compile it in threads. jaxlib 0.11 has the
+# older way no more, and ends a program that names a flag it doesn't know. Where
+# in the source an operation comes from nobody asks, and it is long to say.
 jax.config.update('jax_disable_most_optimizations', True)
-os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+jax.config.update('jax_traceback_in_locations_limit', 0)
+os.environ.update(
+    JAX_DISABLE_MOST_OPTIMIZATIONS='1', JAX_TRACEBACK_IN_LOCATIONS_LIMIT='0')
 if jax.version.__version_info__ < (0, 11):
-  os.environ['XLA_FLAGS'] = (
-      os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false')
+  os.environ['XLA_FLAGS'] = ' '.join((
+      os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false',
+      '--xla_cpu_parallel_codegen_split_count=1'))
 
 
 # Files that compare with the original classes, and what those need.
@@ -60,6 +66,14 @@ def pytest_collection_modifyitems(config, items):
     raise pytest.UsageError(
         f'--parity compares with the originals, and {ABSENT} are not '
         'installed. Run `make parity`, which installs them.')
+
+
+def pytest_collection_finish():
+  # Tracing makes millions of objects, of which few are garbage in cycles: the
+  # collector looks through them more seldom, and never through what is imported.
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -113,7 +127,7 @@ def _random_params(model, *inputs, method=None, seed=0):
       value = value + 1
     if path[-1].endswith('_gate'):
       value = value + 0.5 + np.sign(value)
-    return jax.numpy.asarray(value, leaf.dtype)
+    return jax.numpy.asarray(value.astype(leaf.dtype))  # compiles nothing
 
   return params_lib.unflatten(
       (path, draw(path, leaf))
