@@ -44,7 +44,10 @@ def of_kinds(
   if kinds < n / 10:
     return rng.multinomial(n, counts / n, size)
   # As many binomial numbers would cost more than n examples one by one.
-  kind = np.repeat(np.arange(kinds), counts)
-  return np.stack([
-      np.bincount(kind[rng.integers(n, size=n)], minlength=kinds)
-      for _ in range(size)])
+  kind, drawn = np.repeat(np.arange(kinds), counts), []
+  for part in chunks(size, n):
+    # Draw after draw has counters of its own, so that one call counts all.
+    counter = kinds * np.arange(part)[:, None] + kind[
+        rng.integers(n, size=(part, n))]
+    drawn.append(np.bincount(counter.ravel(), minlength=part * kinds))
+  return np.concatenate(drawn).reshape(size, kinds)
