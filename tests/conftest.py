@@ -69,8 +69,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-  # Tracing makes millions of objects, of which few are garbage in cycles: the
-  # collector looks through them more seldom, and never through what is imported.
+  # Tracing makes millions of objects, of which few are garbage in cycles: look
+  # through them more seldom, and never through what is imported.
   gc.collect()
   gc.freeze()
   gc.set_threshold(100_000, 50, 100)
@@ -108,6 +108,12 @@ def pytest_sessionfinish(session):
     session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@functools.cache  # many tests look at one block, which takes long to trace
+def _shapes(model, method, inputs):
+  return jax.eval_shape(
+      functools.partial(model.init, method=method), jax.random.key(0), *inputs)
+
+
 def _random_params(model, *inputs, method=None, seed=0):
   """Parameters of `model` with no leaf at a special value, gates open.
 
@@ -117,8 +123,8 @@ def _random_params(model, *inputs, method=None, seed=0):
   """
   from flamingo import params as params_lib
 
-  shapes = jax.eval_shape(
-      functools.partial(model.init, method=method), jax.random.key(0), *inputs)
+  shapes = _shapes(model, method, jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs))
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -127,7 +133,7 @@ def _random_params(model, *inputs, method=None, seed=0):
       value = value + 1
     if path[-1].endswith('_gate'):
       value = value + 0.5 + np.sign(value)
-    return jax.numpy.asarray(value.astype(leaf.dtype))  # compiles nothing
+    return jax.device_put(value.astype(leaf.dtype))  # which compiles nothing
 
   return params_lib.unflatten(
       (path, draw(path, leaf))
