@@ -111,12 +111,12 @@ class Pictures:
     self._model, self._params, self._mesh = model, params, mesh
     self._preprocess, self._root, self._hashes = preprocess, root, hashes
     similarity = similarity_of(model, params, similarity)
-    self._see = jax.jit(
-        functools.partial(_encode, model, similarity), static_argnames='frames')
+    static = dict(model=model, similarity=similarity)
+    self._see = functools.partial(_encode, **static)
     size = preprocess.size
-    latents, compared = jax.eval_shape(
-        functools.partial(_parts, model, similarity, frames=1), params,
-        jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8))
+    latents, compared = _parts.eval_shape(
+        params, jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8), frames=1,
+        **static)
     self._shape, self._width = latents.shape[1:], compared.shape[1]
     name = fingerprint(
         {k: v for k, v in params.items() if k in _SEEING},
@@ -191,13 +191,21 @@ class Pictures:
     return shards * max(1, _FRAMES_AT_ONCE // frames // shards)
 
 
-def _encode(model, similarity, params, strips, *, frames):
-  latents, compared = _parts(model, similarity, params, strips, frames=frames)
+# Compiled once for all evaluations of a model in a process.
+_compiled = functools.partial(
+    jax.jit, static_argnames=('model', 'similarity', 'frames'))
+
+
+@_compiled
+def _encode(params, strips, *, model, similarity, frames):
+  latents, compared = _parts(
+      params, strips, model=model, similarity=similarity, frames=frames)
   return jnp.concatenate(
       [latents.reshape(len(latents), -1), compared], axis=1)
 
 
-def _parts(model, similarity, params, strips, *, frames):
+@_compiled
+def _parts(params, strips, *, model, similarity, frames):
   pixels = rearrange(strips, 'b (t h) w c -> (b t) h w c', t=frames)
   vision = {'params': params['vision']}
   if similarity == 'embed':
