@@ -20,19 +20,25 @@ SIZE = 9
 TOKENIZER = Tokenizer.bytes()
 BIRDS = ('wren', 'robin', 'wren tit')  # one is the beginning of another
 QUERIES, SUPPORT = 11, 13
+# What all files of a process share: models by seed, and what is compiled.
+_SEEING, _PREDICTORS = {}, {}
 
 
 def seeing(tiny, random_params, *, seed: int = 0) -> Loaded:
-  """A tiny Flamingo of bytes, as `flamingo.load` gives one."""
+  """A tiny Flamingo of bytes, as `flamingo.load` gives one; each made once."""
+  if seed in _SEEING:
+    return _SEEING[seed]
+  # As shallow as can be, since most of the time is compiling its programs.
   model = tiny.model.clone(
+      lm=tiny.model.lm.clone(layers=2), xattn=tiny.model.xattn[:1],
       vision=ViT(
-          patch=3, width=14, layers=2, heads=2, hidden=17, image_size=SIZE,
+          patch=3, width=14, layers=1, heads=2, hidden=17, image_size=SIZE,
           class_token=False),
-      resampler=tiny.model.resampler.clone(visual_width=14))
+      resampler=tiny.model.resampler.clone(visual_width=14, layers=1))
   pixels = jnp.zeros((1, 1, 1, SIZE, SIZE, 3), jnp.uint8)
   tokens = jnp.zeros((1, 2), jnp.int32)
-  return loaded(
-      model, random_params(model, pixels, tokens, tokens, seed=seed))
+  return _SEEING.setdefault(seed, loaded(
+      model, random_params(model, pixels, tokens, tokens, seed=seed)))
 
 
 def loaded(model, params) -> Loaded:
@@ -80,17 +86,15 @@ def compile_once(patch, quick_jit) -> None:
 
   Its results depend neither on when it was made nor on its batches.
   """
-  made = {}
-
   def predictor(
       model, params, pictures, tokenizer, *, tokens_at_once, mesh=None):
     assert mesh is None
-    if id(params) not in made:
+    if id(params) not in _PREDICTORS:
       with pytest.MonkeyPatch.context() as quick:
         quick.setattr(jax, 'jit', quick_jit)
-        made[id(params)] = params, harness.PicturePredictor(
+        _PREDICTORS[id(params)] = params, harness.PicturePredictor(
             model, params, pictures, tokenizer, tokens_at_once=tokens_at_once)
-    found = made[id(params)][1]
+    found = _PREDICTORS[id(params)][1]
     found.features, found.tokens_at_once = pictures.latents, tokens_at_once
     return found
 

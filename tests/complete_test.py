@@ -2,33 +2,26 @@
 
 import dataclasses
 
+import benchmark_models as models
 from flamingo.data.encode import encode
 from flamingo.data.images import Preprocess
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.complete import Completer
 from flamingo.eval.sample import Sampling
-from flamingo.model.vision.vit import ViT
 from flamingo.types import Chunk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-SIZE = 9
-PREPROCESS = Preprocess(SIZE, 'squash')
+PREPROCESS = Preprocess(models.SIZE, 'squash')
 
 
 @pytest.fixture(scope='module')
 def seeing(tiny, random_params):
   """A Flamingo with a vision encoder, and its parameters."""
-  model = tiny.model.clone(
-      vision=ViT(
-          patch=3, width=14, layers=2, heads=2, hidden=17, image_size=SIZE,
-          class_token=False),
-      resampler=tiny.model.resampler.clone(visual_width=14))
-  pixels = jnp.zeros((1, 1, 1, SIZE, SIZE, 3), jnp.uint8)
-  tokens = jnp.zeros((1, 2), jnp.int32)
-  return model, random_params(model, pixels, tokens, tokens)
+  loaded = models.seeing(tiny, random_params)
+  return loaded.model, loaded.params
 
 
 @pytest.fixture(scope='module')
