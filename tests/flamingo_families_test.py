@@ -35,7 +35,9 @@ def build(tiny, random_params):
   def build(family):
     if family not in built:
       lm = tiny.model.lm.clone(layers=2, **FAMILIES[family])
-      model = tiny.model.clone(lm=lm, xattn=tiny.model.xattn[:1])
+      model = tiny.model.clone(
+          lm=lm, xattn=tiny.model.xattn[:1],
+          resampler=tiny.model.resampler.clone(layers=1))
       built[family] = model, random_params(
           model, tiny.images, tiny.tokens, tiny.image_index)
     return built[family]

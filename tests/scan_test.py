@@ -30,6 +30,7 @@ def _deep(tiny, layers=6, every=2, offset=1, **lm):
   """
   return tiny.model.clone(
       lm=tiny.model.lm.clone(layers=layers, **lm), every=every, offset=offset,
+      resampler=tiny.model.resampler.clone(layers=1),
       xattn=tuple(
           tiny.model.xattn[0].clone(
               branch_scale=1 + i / 7, gate_init=(i + 1) / 11)
