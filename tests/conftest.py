@@ -47,10 +47,12 @@ collect_ignore = PARITY if ABSENT else []
 # Begun first, the longest in front: of the others none is long enough to leave
 # a process idle at the end.
 LONGEST = (
-    'processes_test.py', 'colab_test.py', 'bench_subjects_test.py',
-    'harness_test.py', 'update_test.py', 'decode_test.py', 'plan_test.py',
-    'sharding_devices_test.py', 'xattn_test.py', 'scan_test.py', 'kill_test.py',
-    'harness_share_test.py', 'step_test.py', 'lm_test.py', 'loop_test.py')
+    'processes_test.py', 'colab_test.py', 'sharding_devices_test.py',
+    'scan_test.py', 'bench_subjects_test.py', 'kill_test.py',
+    'harness_test.py', 'harness_benchmarks_test.py', 'update_test.py',
+    'harness_share_test.py', 'decode_test.py', 'plan_test.py', 'lm_test.py',
+    'flamingo_families_test.py', 'nfnet_test.py', 'flamingo_test.py',
+    'loop_test.py')
 
 
 def pytest_addoption(parser):
