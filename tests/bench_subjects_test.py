@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 LM = dict(
-    vocab_size=97, width=24, layers=1, heads=3, kv_heads=3, head_dim=8,
+    vocab_size=97, width=24, layers=2, heads=3, kv_heads=3, head_dim=8,
     hidden=40, rope_base=1e4)
 SHAPE = (1, 5, 16)
 
