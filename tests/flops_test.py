@@ -15,18 +15,20 @@ import jax.numpy as jnp
 import pytest
 
 
-def make_model(*, every=2, offset=0, new_tokens=2, vision=None, **lm):
+def make_model(
+    *, every=2, offset=0, new_tokens=2, vision=None, width=128, frames=3, **lm):
   """Products are large beside all else, which XLA counts too."""
   layers = lm.pop('layers', 3)
   return Flamingo(
       lm=LM(vocab_size=384, width=256, layers=layers, heads=4, kv_heads=2,
             head_dim=48, hidden=512, **lm),
       resampler=PerceiverResampler(
-          visual_width=96, width=128, layers=2, latents=24, heads=3,
-          head_dim=32, frames=3, project_input=True),
+          visual_width=96, width=width, layers=2, latents=24, heads=3,
+          head_dim=32, frames=frames, project_input=width != 96),
       xattn=tuple(
           GatedCrossAttention(
-              width=256, visual_width=128, heads=4, head_dim=32, ff_hidden=512)
+              width=256, visual_width=width, heads=4, head_dim=32,
+              ff_hidden=512)
           for _ in gated_layers(layers, every, offset)),
       every=every, offset=offset, new_tokens=new_tokens, vision=vision)
 
@@ -68,6 +70,8 @@ def counted_by_xla(model, batch):
     dict(every=3, offset=1, tied=False),
     # Nothing is trained below the last layer: it alone has a backward pass.
     dict(every=3, offset=2, new_tokens=0),
+    # Nothing is trained below the features.
+    dict(width=96, frames=0),
 ])
 def test_an_update_costs_what_xla_counts(setting):
   model, batch = make_model(**setting), make_batch()

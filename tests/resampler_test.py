@@ -149,3 +149,18 @@ def test_another_width_without_a_projection_is_refused():
   with pytest.raises(ValueError, match='19 wide and gets features of width 23'):
     jax.eval_shape(
         _resampler(project_input=False).init, jax.random.key(0), _visual())
+
+
+def test_features_that_nobody_trains_cost_no_gradient(random_params):
+  resampler = _resampler(
+      frames=0, project_input=False, width=VISUAL, layers=2)
+  visual = _visual()
+  params = random_params(resampler, visual)
+  loss = lambda params, visual: (
+      resampler.apply({'params': params}, visual)**2).sum()
+  flops = lambda *wanted: jax.jit(jax.grad(loss, wanted)).lower(
+      params, visual).compile().cost_analysis()['flops']
+  # Of keys and of values, in each layer, from heads back to channels.
+  rows, heads = visual.size // VISUAL, resampler.heads * resampler.head_dim
+  products = 2 * resampler.layers * 2 * rows * heads * VISUAL
+  assert flops(0) < flops(0, 1) - products

@@ -74,23 +74,33 @@ class Norm(nn.Module):
   eps: float = 1e-5
   plus_one: bool = False
 
-  @nn.compact
-  def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+  def setup(self):
     if self.kind not in ('layer', 'rms'):
       raise ValueError(
           f"kind={self.kind!r} is no kind of norm. Choose 'layer' or 'rms'.")
-    x = x.astype(jnp.float32)
-    if self.kind == 'layer':
-      x = x - x.mean(-1, keepdims=True)
-    x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.eps)
     start = nn.initializers.constant(0.0 if self.plus_one else 1.0)
-    scale = self.param('scale', start, (self.size,)).astype(jnp.float32)
+    self.scale = self.param('scale', start, (self.size,))
+    if self.kind == 'layer' and self.use_bias:
+      self.bias = self.param('bias', nn.initializers.zeros, (self.size,))
+
+  def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+    x = standardize(x, self.kind, self.eps)
+    scale = self.scale.astype(jnp.float32)
     scale = scale + 1 if self.plus_one else scale
     x = x * jnp.broadcast_to(scale, x.shape)
     if self.kind == 'layer' and self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, (self.size,))
-      x = x + jnp.broadcast_to(bias.astype(jnp.float32), x.shape)
+      x = x + jnp.broadcast_to(self.bias.astype(jnp.float32), x.shape)
     return x
+
+
+def standardize(
+    x: Float[Array, '*b d'], kind: str = 'layer', eps: float = 1e-5
+) -> Float[Array, '*b d']:
+  """What `Norm` does before its parameters come in."""
+  x = x.astype(jnp.float32)
+  if kind == 'layer':
+    x = x - x.mean(-1, keepdims=True)
+  return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps)
 
 
 def attend(

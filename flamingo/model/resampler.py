@@ -7,8 +7,9 @@ from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flamingo.model.attention import attend, FeedForward, Linear, Norm
-from flamingo.model.products import Dtype
+from flamingo.model.attention import (
+    attend, FeedForward, Linear, Norm, standardize)
+from flamingo.model.products import Dtype, project
 
 
 class ResamplerLayer(nn.Module):
@@ -38,16 +39,32 @@ class ResamplerLayer(nn.Module):
         self.width, self.ff_hidden, self.activation, dtype=self.dtype)
 
   def __call__(
-      self, latents: Float[Array, 'b r d'], visual: Float[Array, 'b s d']
+      self, latents: Float[Array, 'b r d'], standard: Float[Array, 'b s d']
   ) -> Float[Array, 'b r d']:
+    """Features come as `standardize` leaves them, for all layers the same."""
     z = self.norm_latents(latents)
-    both = jnp.concatenate([self.norm_visual(visual), z], axis=1)
-    query, key, value = self.query(z), self.key(both), self.value(both)
+    query = self.query(z)
+    key, value = (
+        jnp.concatenate([self._of_visual(linear, standard), linear(z)], axis=1)
+        for linear in (self.key, self.value))
     if self.norm_heads:
       query, key = self.norm_query(query), self.norm_key(key)
     latents = latents + self.out(
         attend(query, key, value, dtype=self.dtype))
     return latents + self.ff(self.norm_ff(latents))
+
+
+  def _of_visual(self, linear, standard):
+    """`linear` of the norm of the features.
+
+    Scale and offset go into the kernel, whose gradient holds theirs. So there
+    is nothing to know of the gradient of features that nobody trains, which
+    would be as much work again.
+    """
+    norm, kernel = self.norm_visual, linear.kernel.reshape(self.width, -1)
+    y = project(standard, norm.scale[:, None] * kernel, self.dtype)
+    y = y + jnp.broadcast_to(norm.bias @ kernel, y.shape)
+    return y.reshape(y.shape[:-1] + (self.heads, self.head_dim))
 
 
 class PerceiverResampler(nn.Module):
@@ -123,8 +140,9 @@ class PerceiverResampler(nn.Module):
       visual = visual + interpolate(self.time, t)[None, :, None]
     visual = visual.reshape(b, t * s, self.width)
     latents = jnp.broadcast_to(self.latent, (b,) + self.latent.shape)
+    standard = standardize(visual)
     for layer in self.layer:
-      latents = layer(latents.astype(jnp.float32), visual)
+      latents = layer(latents.astype(jnp.float32), standard)
     return self.norm(latents) if self.final_norm else latents
 
 

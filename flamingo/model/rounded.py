@@ -1,10 +1,11 @@
 """Attention whose products have bfloat16 operands both ways, on one CPU.
 
 A CPU multiplies bfloat16 several times as fast as float32. But JAX's
-derivatives of einsum multiply float32 cotangents, and XLA turns arrays of scores
-round and widens operands that do not lie as its kernels want them. Here operands
-are laid out first (see `products`), and the backward pass is FlashAttention's
-(Dao et al., 2022, appendix B.4), which goes over the scores once less.
+derivatives of einsum multiply float32 cotangents, and XLA turns arrays of
+scores round and widens operands that do not lie as its kernels want them. Here
+operands are laid out first (see `products`), and the backward pass is
+FlashAttention's (Dao et al., 2022, appendix B.4), which goes over the scores
+once less.
 """
 
 import functools

@@ -144,9 +144,12 @@ def _resampler(resampler, pictures, features) -> Flops:
   layers = {k: v for k, v in resampler.items() if k.startswith('layer')}
   wide = _kernels(layers, lambda path: path[-2] in ('key', 'value'))
   deep = _kernels(layers, lambda path: path[-2] not in ('key', 'value'))
+  # Features with nothing trained beneath them have no gradient of their own.
+  beneath = 'input' in resampler or 'time' in resampler
+  of_features = 2 * pictures * features * wide
   flops = (
-      _product(pictures * (features + latents), wide, trained=True)
-      + _product(pictures * latents, deep, trained=True)
+      Flops(of_features, (1 + beneath) * of_features)
+      + _product(pictures * latents, wide + deep, trained=True)
       + _attention(
           pictures * latents * (features + latents), _heads_width(layers)))
   if 'input' in resampler:
