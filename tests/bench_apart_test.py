@@ -19,6 +19,11 @@ def test_calls_happen_in_another_process(tmp_path):
     assert (tmp_path / 'a').is_dir()
 
 
+def test_what_is_returned_there_is_returned_here():
+  with apart(functools.partial, max, 3, 7) as largest:
+    assert largest() == 7 and largest() == 7
+
+
 def test_what_is_raised_there_is_told_here(tmp_path):
   with apart(functools.partial, os.mkdir, tmp_path) as again:
     with pytest.raises(RuntimeError, match='FileExistsError'):

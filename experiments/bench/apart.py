@@ -16,12 +16,12 @@ def apart(make: Callable[..., Callable], *args) -> Iterator[Callable]:
   """Within it `make(*args)` is there, in another process.
 
   Args:
-    make: a function of a module; returns what is called again and again without
-      arguments. It returns when its work is done.
+    make: a function of a module; returns what is called without arguments,
+      again and again.
     *args: of it; they are sent to the process.
 
   Yields:
-    What calls it there, and returns when the call has. Results stay there.
+    What calls it there, and returns here what it returned.
 
   Raises:
     RuntimeError: making or calling it raised there; says what.
@@ -34,16 +34,17 @@ def apart(make: Callable[..., Callable], *args) -> Iterator[Callable]:
 
   def answer():
     try:
-      error = here.recv()
+      came, error = here.recv()
     except EOFError:
       process.join()
       error = f'The process ended with exit code {process.exitcode}.'
     if error is not None:
       raise RuntimeError(f'{make.__name__} failed in its process:\n{error}')
+    return came
 
   def call():
     here.send(None)
-    answer()
+    return answer()
 
   try:
     answer()
@@ -57,12 +58,11 @@ def apart(make: Callable[..., Callable], *args) -> Iterator[Callable]:
 def _serve(pipe, make, args) -> None:
   try:
     function = make(*args)
-    pipe.send(None)
+    pipe.send((None, None))
     while True:
       pipe.recv()
-      function()
-      pipe.send(None)
+      pipe.send((function(), None))
   except EOFError:  # no more calls are wanted
     pass
   except BaseException:
-    pipe.send(traceback.format_exc())
+    pipe.send((None, traceback.format_exc()))

@@ -7,6 +7,8 @@ image of every prompt, reads every prompt, and reads candidate after candidate;
 ours encodes an image once and reads once what prompts have in common.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -15,6 +17,7 @@ import numpy as np
 from experiments import build
 from experiments import cells as cells_lib
 from experiments.bench import peer_needs
+from experiments.bench.apart import apart
 from experiments.bench.made import make_params, openflamingo_like
 from experiments.bench.quickstart import Quickstart
 from experiments.bench.sweep_sides import Ours, Peer, Sweep, time_sweep
@@ -30,7 +33,21 @@ TASKS = (
 
 
 def run(quickstart: Quickstart) -> dict:
-  """The three emoji tasks, 2-way, of 400 queries each."""
+  """The three emoji tasks, 2-way, of 400 queries each.
+
+  In a process of its own: torch is slow with the memory settings of training.
+  """
+  peer_needs.check()
+  quickstart.pictures  # encoded here, where it is seen
+  with apart(_comparison, quickstart.config, quickstart.path) as compare:
+    return compare()
+
+
+def _comparison(config: ml_collections.ConfigDict, path: str):
+  return functools.partial(_compare, Quickstart(config, path))
+
+
+def _compare(quickstart: Quickstart) -> dict:
   of = peer_needs.load()
   frozen, pictures = quickstart.frozen, quickstart.pictures
   config, tokenizer = quickstart.config, frozen.tokenizer
