@@ -38,7 +38,6 @@ def run(quickstart: Quickstart) -> dict:
   In a process of its own: torch is slow with the memory settings of training.
   """
   peer_needs.check()
-  quickstart.pictures  # encoded here, where it is seen
   with apart(_comparison, quickstart.config, quickstart.path) as compare:
     return compare()
 
