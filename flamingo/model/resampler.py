@@ -53,7 +53,6 @@ class ResamplerLayer(nn.Module):
         attend(query, key, value, dtype=self.dtype))
     return latents + self.ff(self.norm_ff(latents))
 
-
   def _of_visual(self, linear, standard):
     """`linear` of the norm of the features.
 
@@ -61,9 +60,13 @@ class ResamplerLayer(nn.Module):
     is nothing to know of the gradient of features that nobody trains, which
     would be as much work again.
     """
-    norm, kernel = self.norm_visual, linear.kernel.reshape(self.width, -1)
-    y = project(standard, norm.scale[:, None] * kernel, self.dtype)
-    y = y + jnp.broadcast_to(norm.bias @ kernel, y.shape)
+    norm = self.norm_visual
+    kernel, scale, bias = (
+        leaf.astype(jnp.float32)  # checkpoints may be of half precision
+        for leaf in (linear.kernel, norm.scale, norm.bias))
+    kernel = kernel.reshape(self.width, -1)
+    y = project(standard, scale[:, None] * kernel, self.dtype)
+    y = y + jnp.broadcast_to(bias @ kernel, y.shape)
     return y.reshape(y.shape[:-1] + (self.heads, self.head_dim))
 
 
