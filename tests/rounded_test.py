@@ -44,6 +44,17 @@ def test_rounded_attention_and_its_gradients_are_attention_and_its_gradients(
   assert max(map(_off, came, exact)) < 0.02
 
 
+def test_what_all_values_have_in_common_moves_no_query_and_no_key():
+  """Softmax passes on differences alone, however small beside the rest."""
+  query, key, value, mask, weigh = _inputs(SHAPES[2])
+  # Not to be rounded: that alone would be more than the differences.
+  value = (value + 100).astype(jnp.bfloat16).astype(jnp.float32)
+  grads = lambda attend: jax.jit(jax.grad(
+      lambda *qk: (attend(*qk, value, mask) * weigh).sum(), (0, 1)))(query, key)
+  exact, came = grads(attention.attend), grads(rounded.attend_rounded)
+  assert max(map(_off, came, exact)) < 0.02
+
+
 def test_one_that_may_look_at_nothing_gets_zero_and_passes_none():
   query, key, value, mask, _ = _inputs(SHAPES[0])
   look = lambda *qkv: rounded.attend_rounded(*qkv, mask)

@@ -50,21 +50,29 @@ def _forward(query, key, value, mask, scale):
   types = tuple(x[:0] for x in (query, key, value))
   query = laid_out(_by_group(query, key.shape[2]).astype(_HALF))
   key, value = (laid_out(x.swapaxes(1, 2).astype(_HALF)) for x in (key, value))
-  weights = _weights(_dot(query, key, over=3) * scale, mask).astype(_HALF)
-  out = _by_token(_dot(weights, value, over=2), l)
-  return out, (query, key, value, weights, out, types)
+  weights = _unnormed(_dot(query, key, over=3) * scale, mask).astype(_HALF)
+  # Of the weights as they are rounded, so that they add up to 1.
+  total = weights.astype(jnp.float32).sum(-1, keepdims=True)
+  norm = 1 / jnp.where(total > 0, total, 1)
+  out = _by_token(_dot(weights, value, over=2) * norm, l)
+  return out, (query, key, value, weights, norm, out, types)
 
 
 def _backward(scale, saved, cotangent):
-  query, key, value, weights, out, types = saved
-  # What softmax takes off each row of its scores' gradients: the sum of weights
-  # times their gradients, which is this sum over the d of a head.
-  off = (cotangent * out).sum(-1, keepdims=True)
+  query, key, value, weights, norm, out, types = saved
   k, scale = key.shape[1], _scale(out, scale)
-  given = laid_out(_by_group(cotangent, k).astype(_HALF))
+  # What softmax takes off each row of its scores' gradients: the sum of weights
+  # times their gradients, which is this sum over the d of a head. It is of the
+  # rounded cotangent, as they are: what all values have in common may be far
+  # more than they differ by, and has to cancel.
+  cotangent = cotangent.astype(_HALF)
+  off = (cotangent.astype(jnp.float32) * out).sum(-1, keepdims=True)
+  given = laid_out(_by_group(cotangent, k))
   dweights = _dot(given, value, over=3)
-  dscores = (weights * (dweights - _by_group(off, k))).astype(_HALF)
-  dvalue = _dot(laid_out(weights.swapaxes(2, 3)), given, over=2)
+  dscores = (weights * norm * (dweights - _by_group(off, k))).astype(_HALF)
+  dvalue = _dot(
+      laid_out(weights.swapaxes(2, 3)), laid_out((given * norm).astype(_HALF)),
+      over=2)
   dkey = _dot(laid_out(dscores.swapaxes(2, 3)), query, over=2) * scale
   dquery = _dot(dscores, key, over=2) * scale
   gradients = (
@@ -94,20 +102,17 @@ def _by_token(x, l):
       b, l, k * (n // l), d)
 
 
-def _weights(scores, mask):
-  """Softmax of [b k n m], all zero where a token may look at nothing."""
+def _unnormed(scores, mask):
+  """Softmax of [b k n m] before the division; zero where nothing is seen."""
   if mask is None:
-    return jax.nn.softmax(scores)
+    return jnp.exp(scores - scores.max(-1, keepdims=True))
   b, k, n, m = scores.shape
   l = mask.shape[1]
   seen = jnp.broadcast_to(mask[:, None, None], (b, k, n // l, l, m))
   scores = jnp.where(
       seen, scores.reshape(seen.shape), jnp.finfo(scores.dtype).min)
-  weights = jnp.where(
-      seen, jnp.exp(scores - scores.max(-1, keepdims=True)), 0)
-  total = weights.sum(-1, keepdims=True)
-  weights = weights * (1 / jnp.where(total > 0, total, 1))
-  return weights.reshape(b, k, n, m)
+  weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+  return jnp.where(seen, weights, 0).reshape(b, k, n, m)
 
 
 def _dot(a, b, *, over):
