@@ -6,7 +6,7 @@ Purpose: EfficientNet-Lite0 and SmolLM2-135M, both frozen, are joined by a
 Command: make quickstart, or
   python -m experiments.train --config=experiments/configs/quickstart.py \
       --workdir=runs/quickstart
-Cost: 15 to 17 minutes (measured three times) with installation and evaluation,
+Cost: 15 to 17 minutes (measured four times) with installation and evaluation,
   on two slow cores.
 Reaches, on test emoji, seeds 0, 1, 2 (mean, standard deviation): binding from
   colour to line 2-way 4-shot 97.4 +- 1.3 %, 5-way 1-shot 90.2 +- 1.0; one style
