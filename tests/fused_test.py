@@ -30,7 +30,7 @@ def _inputs(shape):
 
 
 @pytest.mark.parametrize('implementation', WHERE)
-@pytest.mark.parametrize('scale', [None, 0.3])
+@pytest.mark.parametrize('scale', [0.1, 0.3])
 @pytest.mark.parametrize('masked', [True, False])
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_fused_attention_is_attention(shape, masked, scale, implementation):
@@ -54,7 +54,7 @@ def test_fused_attention_is_attention(shape, masked, scale, implementation):
 def test_one_that_may_look_at_nothing_gets_zero_and_passes_none(implementation):
   query, key, value, mask, _ = _inputs(SHAPES[0])
   fuse = lambda *qkv: fused.attend_fused(
-      *qkv, mask, implementation=implementation)
+      *qkv, mask, 0.3, implementation=implementation)
   assert not np.asarray(fuse(query, key, value)[:, 0]).any()
   grads = jax.grad(
       lambda *qkv: fuse(*qkv)[:, 0].sum(), (0, 1, 2))(query, key, value)

@@ -119,14 +119,14 @@ def attend(
   dtype=bfloat16 one GPU (`fused`) or one CPU (`rounded`) may do all of it in
   that; others take operands as they come.
   """
+  b, l, h, d = query.shape
+  scale = d**-0.5 if scale is None else scale
   if bias is None and dtype == jnp.bfloat16:
     if fused.has_kernel(query, key):
       return fused.attend_fused(query, key, value, mask, scale)
     if rounded.is_faster(dtype):
       return rounded.attend_rounded(query, key, value, mask, scale)
-  b, l, h, d = query.shape
   k = key.shape[2]
-  scale = d**-0.5 if scale is None else scale
   query = query.reshape(b, l, k, h // k, d) * scale
   scores = jnp.einsum(
       'blkgd,bmkd->bkglm', query, key, preferred_element_type=jnp.float32)

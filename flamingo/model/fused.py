@@ -39,8 +39,8 @@ def attend_fused(
     query: Float[Array, 'b l h d'],
     key: Float[Array, 'b m k d'],
     value: Float[Array, 'b m k d'],
-    mask: Bool[Array, 'b l m'] | None = None,
-    scale: float | None = None,
+    mask: Bool[Array, 'b l m'] | None,
+    scale: float,
     implementation: str = 'cudnn',
 ) -> Float[Array, 'b l h d']:
   """`attention.attend` without a bias, with bfloat16 operands and results.
@@ -50,15 +50,14 @@ def attend_fused(
     key: k heads, each of a group of h / k.
     value: likewise.
     mask: what each token may look at; if nothing, its result is zero.
-    scale: of the scores; by default d ** -0.5.
+    scale: of the scores.
     implementation: 'cudnn', or 'xla' for its definition on any machine.
   """
   half = lambda x: x.astype(jnp.bfloat16)
   out = jax.nn.dot_product_attention(
       half(query), half(key), half(value),
       mask=None if mask is None else mask[:, None],
-      scale=query.shape[-1]**-0.5 if scale is None else scale,
-      implementation=implementation)
+      scale=scale, implementation=implementation)
   out = out.astype(jnp.float32)
   if mask is None:
     return out

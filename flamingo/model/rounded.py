@@ -29,8 +29,8 @@ def attend_rounded(
     query: Float[Array, 'b l h d'],
     key: Float[Array, 'b m k d'],
     value: Float[Array, 'b m k d'],
-    mask: Bool[Array, 'b l m'] | None = None,
-    scale: float | None = None,
+    mask: Bool[Array, 'b l m'] | None,
+    scale: float,
 ) -> Float[Array, 'b l h d']:
   """`attention.attend` without a bias, with bfloat16 operands.
 
@@ -39,13 +39,13 @@ def attend_rounded(
     key: k heads, each of a group of h / k.
     value: likewise.
     mask: what each token may look at; if nothing, its result is zero.
-    scale: of the scores; by default d ** -0.5.
+    scale: of the scores.
   """
   return _forward(query, key, value, mask, scale)[0]
 
 
 def _forward(query, key, value, mask, scale):
-  l, scale = query.shape[1], _scale(query, scale)
+  l = query.shape[1]
   # Types alone, for gradients to come back in.
   types = tuple(x[:0] for x in (query, key, value))
   query = laid_out(_by_group(query, key.shape[2]).astype(_HALF))
@@ -60,7 +60,7 @@ def _forward(query, key, value, mask, scale):
 
 def _backward(scale, saved, cotangent):
   query, key, value, weights, norm, out, types = saved
-  k, scale = key.shape[1], _scale(out, scale)
+  k = key.shape[1]
   # What softmax takes off each row of its scores' gradients: the sum of weights
   # times their gradients, which is this sum over the d of a head. It is of the
   # rounded cotangent, as they are: what all values have in common may be far
@@ -82,10 +82,6 @@ def _backward(scale, saved, cotangent):
 
 
 attend_rounded.defvjp(_forward, _backward)
-
-
-def _scale(query, scale):
-  return query.shape[-1]**-0.5 if scale is None else scale
 
 
 def _by_group(x, k):
