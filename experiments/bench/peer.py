@@ -31,7 +31,7 @@ from flamingo import params as params_lib
 from flamingo.types import Batch
 
 ABOUT = "An update against OpenFlamingo's: equal work, and as a user runs them"
-COST = 434
+COST = 686
 DTYPES = ('bfloat16', 'float32')
 
 

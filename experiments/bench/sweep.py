@@ -35,7 +35,7 @@ TASKS = (
 def run(quickstart: Quickstart) -> dict:
   """The three emoji tasks, 2-way, of 400 queries each.
 
-  In a process of its own: torch is slow with the memory settings of training.
+  In a process of its own: the memory settings of training are not torch's.
   """
   peer_needs.check()
   with apart(_comparison, quickstart.config, quickstart.path) as compare:
