@@ -187,6 +187,7 @@ _SOURCES = {
     'one_of': sources.OneOf,
     'pages': sources.Pages,
     'questions': sources.Questions,
+    'shapes': sources.Captions,
 }
 
 
@@ -194,6 +195,12 @@ def _given(kind: str, options, pictures: Pictures, tokenizer) -> dict:
   if kind == 'questions':
     chosen, rows = pictures.questions['train']
     return dict(questions=chosen, rows=rows)
+  if kind == 'shapes':
+    chosen, rows = pictures.questions['train']
+    captions = easy_vqa.describe(chosen)
+    places = {q.image_id: row for q, row in zip(chosen, rows)}
+    return dict(
+        captions=list(captions.values()), rows=[places[i] for i in captions])
   gallery = pictures.galleries['train']
   if options.get('kind') == 'lookalikes':  # the only ones that read neighbours
     gallery = with_neighbours(pictures, 'train', k=40)

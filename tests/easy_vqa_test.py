@@ -33,6 +33,38 @@ def test_a_question_has_its_picture(questions):
   assert images.decode(question.image).shape == (64, 64, 3)
 
 
+def test_a_picture_is_described_by_what_is_asked_and_answered_about_it():
+  def ask(number, text, answer):
+    return easy_vqa.Question(b'', number, text, answer)
+
+  asked = [
+      ask(7, 'what color is the shape?', 'teal'),
+      ask(7, 'is there a circle?', 'no'),
+      ask(7, 'what shape is present?', 'triangle'),
+      ask(5, 'what shape is present?', 'circle'),  # of no known colour
+      ask(3, 'what is the red shape?', 'circle'),
+      ask(3, 'is there a blue triangle?', 'no'),
+  ]
+  assert easy_vqa.describe(asked) == {7: 'teal triangle', 3: 'red circle'}
+
+
+def test_descriptions_agree_with_all_that_is_answered(questions):
+  told = easy_vqa.describe(questions)
+  assert len(told) == 791  # of 1,000
+  checked = 0
+  for asked in questions:
+    if asked.image_id not in told:
+      continue
+    colour, shape = told[asked.image_id].split()
+    if asked.question == f'is there a {colour} shape?':
+      assert asked.answer == 'yes'
+      checked += 1
+    elif asked.answer not in ('yes', 'no'):
+      assert asked.answer in (colour, shape)
+      checked += 1
+  assert checked > 2000
+
+
 def test_questions_share_the_bytes_of_their_picture(questions):
   assert len({id(question.image) for question in questions}) == 1_000
 

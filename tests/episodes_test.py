@@ -367,3 +367,32 @@ def test_of_a_question_only_the_answer_is_learnt():
   text = Tokenizer.bytes().decode(example.tokens[example.learn])
   assert text == ' yes<EOC> yes<EOC>'
   np.testing.assert_array_equal(example.images, [31, 31])
+
+
+def test_balanced_questions_have_each_answer_as_often_however_many_ask_it():
+  asked = [
+      Question(b'', i, f'is it {i}?', answer)
+      for i, answer in enumerate(['yes'] * 17 + ['no'] * 11 + ['teal'])]
+  source = sources.Questions(
+      questions=asked, rows=range(29), images=700, balanced=True)
+  said = [c.text for c in source(np.random.default_rng(0)) if c.learn]
+  for answer in (' yes', ' no', ' teal'):
+    assert 190 < said.count(answer) < 280
+
+
+def test_captions_stand_behind_their_own_pictures():
+  source = sources.Captions(
+      captions=['teal circle', 'red triangle'], rows=[23, 31], images=(3, 5))
+  sizes = set()
+  for seed in range(30):
+    page = source(np.random.default_rng(seed))
+    sizes.add(len(page))
+    for chunk in page:
+      assert chunk.text == {
+          23: 'Output: teal circle', 31: 'Output: red triangle'}[chunk.image]
+  assert sizes == {3, 4, 5}
+
+
+def test_captions_to_draw_from_are_needed():
+  with pytest.raises(ValueError, match='captions to draw from; none came'):
+    sources.Captions(captions=[], rows=[])

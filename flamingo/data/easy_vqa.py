@@ -5,17 +5,21 @@ questions, small enough to come inside a package (MIT licence).
 Source: Victor Zhou, https://github.com/vzhou842/easy-VQA.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import importlib.util
 import json
 import pathlib
+import re
 
 # In the order of the package's own `answers.txt`.
 ANSWERS = (
     'circle', 'green', 'red', 'gray', 'yes', 'teal', 'black',
     'rectangle', 'yellow', 'triangle', 'brown', 'blue', 'no',
 )  # fmt: skip
+SHAPES = ('circle', 'rectangle', 'triangle')
+COLOURS = tuple(a for a in ANSWERS if a not in SHAPES + ('yes', 'no'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,3 +78,28 @@ def load_easy_vqa(split: str) -> list[Question]:
       Question(image(image_id), image_id, question, answer)
       for question, answer, image_id in rows
   ]
+
+
+def describe(questions: Sequence[Question]) -> dict[int, str]:
+  """What is on each picture, as in 'blue circle', by what is said about it.
+
+  Answers say it, and questions that take it for known: 'what is the red shape?'
+  has a red one.
+
+  Args:
+    questions: of any number of pictures.
+
+  Returns:
+    By `image_id`; pictures of which colour or shape is not said are left out.
+  """
+  colours, shapes = {}, {}
+  for asked in questions:
+    if asked.answer in ('yes', 'no'):
+      continue
+    for word in [asked.answer, *re.findall(r'\w+', asked.question)]:
+      for words, told in ((COLOURS, colours), (SHAPES, shapes)):
+        if word in words:
+          told[asked.image_id] = word
+  return {
+      i: f'{colour} {shapes[i]}'
+      for i, colour in colours.items() if i in shapes}

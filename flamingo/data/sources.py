@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -117,6 +118,34 @@ class Pages:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Captions:
+  """Pages of pictures that are in no gallery, each followed by its caption.
+
+  Attributes:
+    captions: to draw from.
+    rows: row in the feature store of each one's picture.
+    images: least and most pictures of a page.
+  """
+
+  captions: Sequence[str]
+  rows: Sequence[int]
+  images: tuple[int, int] = (1, 1)
+
+  def __post_init__(self):
+    if not self.captions:
+      raise ValueError(
+          'Expected captions to draw from; none came. Take more pictures, or '
+          'leave this source out.')
+
+  def __call__(self, rng: np.random.Generator) -> Document:
+    n = int(rng.integers(self.images[0], self.images[1] + 1))
+    return [
+        Chunk(text=f'{CAPTION} {self.captions[i]}',
+              image=np.int64(self.rows[i]))
+        for i in rng.integers(len(self.captions), size=n)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OneOf:
   """Each document from one of several sources, all as likely.
 
@@ -140,18 +169,36 @@ class Questions:
     questions: to draw from.
     rows: row in the feature store of each question's picture.
     images: questions of a document.
+    balanced: draw an answer first, all as likely, and then one of its
+      questions: where most are answered by yes or no, text alone gets most
+      right, and there is little to learn from pictures.
   """
 
   questions: Sequence[Question]
   rows: Sequence[int]
   images: int = 1
+  balanced: bool = False
 
   def __call__(self, rng: np.random.Generator) -> Document:
     chunks = []
-    for i in rng.integers(len(self.questions), size=self.images):
+    for _ in range(self.images):
+      i = self._draw(rng)
       asked = self.questions[i]
       chunks.append(Chunk(
           text=question(asked.question), image=np.int64(self.rows[i]),
           learn=False, close=False))
       chunks.append(Chunk(text=f' {asked.answer}'))
     return chunks
+
+  def _draw(self, rng: np.random.Generator) -> int:
+    if not self.balanced:
+      return int(rng.integers(len(self.questions)))
+    alike = self._by_answer[rng.integers(len(self._by_answer))]
+    return alike[rng.integers(len(alike))]
+
+  @functools.cached_property
+  def _by_answer(self) -> list[list[int]]:
+    groups = {}
+    for i, asked in enumerate(self.questions):
+      groups.setdefault(asked.answer, []).append(i)
+    return list(groups.values())
