@@ -292,8 +292,8 @@ def test_an_unknown_source_is_refused(pictures, tokenizer):
 @pytest.mark.parametrize('where, key, near', [
     (('binding',), 'batchsize', 'batch_size'),
     (('binding', 'options'), 'image', 'images'),
-    (('words', 'options', 'pages'), 'option', 'options'),
-    (('words', 'options', 'questions', 'options'), 'image', 'images'),
+    (('shapes', 'options', 'captions'), 'option', 'options'),
+    (('shapes', 'options', 'questions', 'options'), 'image', 'images'),
 ])
 def test_a_misspelt_key_of_a_mixture_names_the_nearest(
     pictures, tokenizer, names, where, key, near

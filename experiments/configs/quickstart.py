@@ -59,7 +59,7 @@ def get_config():
           directory='data',
           grid=4,
           views=D(dict(train=3, validation=2, test=4)),
-          questions=D(dict(train=400, test=200)),
+          questions=D(dict(train=1000, test=200)),
       )),
       layout=D(dict(length=64, images=20)),
       mixture=D(dict(
@@ -72,13 +72,17 @@ def get_config():
           category=D(dict(
               source='episodes', batch_size=1, weight=0.7,
               options=D(dict(images=20, ways=(3, 6), kind='subgroup')))),
-          words=D(dict(
-              source='one_of', batch_size=1, weight=0.2,
+          pages=D(dict(
+              source='pages', batch_size=1, weight=1.5,
+              options=D(dict(images=(7, 9))))),
+          shapes=D(dict(
+              source='one_of', batch_size=1, weight=1.5,
               options=D(dict(
-                  pages=D(dict(
-                      source='pages', options=D(dict(images=(6, 9))))),
+                  captions=D(dict(
+                      source='shapes', options=D(dict(images=(8, 9))))),
                   questions=D(dict(
-                      source='questions', options=D(dict(images=4)))))))),
+                      source='questions',
+                      options=D(dict(images=4, balanced=True)))))))),
       )),
       checkpoint_every=110,
       log_every=10,
