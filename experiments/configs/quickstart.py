@@ -73,16 +73,16 @@ def get_config():
               source='episodes', batch_size=1, weight=0.7,
               options=D(dict(images=20, ways=(3, 6), kind='subgroup')))),
           pages=D(dict(
-              source='pages', batch_size=1, weight=1.5,
+              source='pages', batch_size=1, weight=2.5,
               options=D(dict(images=(7, 9))))),
           shapes=D(dict(
-              source='one_of', batch_size=1, weight=1.5,
+              source='one_of', batch_size=1, weight=2.0,
               options=D(dict(
                   captions=D(dict(
                       source='shapes', options=D(dict(images=(8, 9))))),
                   questions=D(dict(
                       source='questions',
-                      options=D(dict(images=4, balanced=True)))))))),
+                      options=D(dict(images=4, balanced=0.5)))))))),
       )),
       checkpoint_every=110,
       log_every=10,

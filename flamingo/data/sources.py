@@ -169,15 +169,15 @@ class Questions:
     questions: to draw from.
     rows: row in the feature store of each question's picture.
     images: questions of a document.
-    balanced: draw an answer first, all as likely, and then one of its
-      questions: where most are answered by yes or no, text alone gets most
-      right, and there is little to learn from pictures.
+    balanced: probability that an answer is drawn first, all as likely, and then
+      one of its questions. Where most are answered by yes or no, there is
+      little to learn from pictures otherwise.
   """
 
   questions: Sequence[Question]
   rows: Sequence[int]
   images: int = 1
-  balanced: bool = False
+  balanced: float = 0.0
 
   def __call__(self, rng: np.random.Generator) -> Document:
     chunks = []
@@ -191,7 +191,7 @@ class Questions:
     return chunks
 
   def _draw(self, rng: np.random.Generator) -> int:
-    if not self.balanced:
+    if rng.random() >= self.balanced:
       return int(rng.integers(len(self.questions)))
     alike = self._by_answer[rng.integers(len(self._by_answer))]
     return alike[rng.integers(len(alike))]
