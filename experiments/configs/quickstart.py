@@ -73,8 +73,8 @@ def get_config():
               source='episodes', batch_size=1, weight=0.7,
               options=D(dict(images=20, ways=(3, 6), kind='subgroup')))),
           pages=D(dict(
-              source='pages', batch_size=1, weight=2.0,
-              options=D(dict(images=(7, 9), alike=0.0)))),
+              source='pages', batch_size=1, weight=2.5,
+              options=D(dict(images=(7, 9))))),
           shapes=D(dict(
               source='one_of', batch_size=1, weight=2.0,
               options=D(dict(
