@@ -11,8 +11,7 @@ WORKERS ?= 2
 RUN = $(VENV)/bin/python
 # In the order of tests/conftest.py, which has the longest ones in front.
 PYTEST = $(RUN) -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
-# What is imported compiles itself the first time; the rest, a third of an
-# installation's time, never needs to.
+# What is imported compiles itself the first time; the rest never needs to.
 PIP = $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile
 STAMP = $(VENV)/.installed
 ORACLES = $(VENV)/.oracles

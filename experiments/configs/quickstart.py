@@ -8,7 +8,7 @@ Command: make quickstart, or
       --workdir=runs/quickstart
 Cost: 15 to 17 minutes with installation and evaluation, on two slow cores,
   with five rows a step; with six, as now, 23 were measured on a host that took
-  a third of the processors' time.
+  up to 39 % of the processors' time.
 Reaches, on test emoji, seeds 0 and 1: binding from colour to line 2-way
   4-shot 97.5 and 98.2 %, 5-way 1-shot 91.5 and 94.0; one style 97.5 and 97.0;
   within a subgroup 76.5 and 75.2; category 2-way 4-shot 75.0 and 77.5, 5-way
