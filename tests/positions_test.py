@@ -1,6 +1,8 @@
 """What tokens know of their order, against the published formulas."""
 
 from flamingo.model import positions
+from flamingo.model.lm import LM
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -57,6 +59,29 @@ def test_the_first_pair_turns_by_one_radian_a_token():
 def test_a_share_that_leaves_half_a_pair_is_refused():
   with pytest.raises(ValueError, match='0.5 of a head of 6 channels is 3'):
     positions.rotate(jnp.zeros((1, 2, 1, 6)), jnp.zeros((1, 2), int), 1e4, 0.5)
+
+
+@pytest.mark.parametrize('devices, sines', [(1, 1), (2, 2 * 3)])
+def test_on_one_cpu_all_layers_share_one_table_of_sines(
+    monkeypatch, devices, sines):
+  monkeypatch.setattr(jax, 'device_count', lambda: devices)
+  lm = LM(vocab_size=11, width=12, layers=3, heads=3, kv_heads=1, head_dim=4,
+          hidden=5)
+  tokens = jnp.zeros((B, L), int)
+  params = jax.eval_shape(lm.init, jax.random.key(0), tokens)
+  compiled = jax.jit(lm.apply).lower(params, tokens).compile().as_text()
+  assert compiled.count(' sine(') == sines
+
+
+@pytest.mark.parametrize('shape', [(B, L), (1, 5), (1, 1), (3, 2)])
+def test_a_table_of_sines_turns_as_sines_do(monkeypatch, rng, shape):
+  x = jnp.asarray(rng.normal(size=shape + (3, 8)), jnp.float32)
+  order = jnp.asarray(rng.integers(0, 99, shape))
+  turned = []
+  for devices in (1, 2):
+    monkeypatch.setattr(jax, 'device_count', lambda: devices)  # noqa: B023
+    turned.append(positions.rotate(x, order, 10_000.0))
+  np.testing.assert_allclose(*turned, atol=1e-6)
 
 
 # Slower rotation.
