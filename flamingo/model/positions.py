@@ -106,13 +106,18 @@ def _sin_and_cos(angle):
   """
   if not on_one_cpu() or angle[..., 0].size % 2:
     return _plain_sin_and_cos(angle)
-  halves = angle.reshape(2, -1, angle.shape[-1])
-  sin, cos = jax.lax.map(_plain_sin_and_cos, halves)
-  return sin.reshape(angle.shape), cos.reshape(angle.shape)
+  return _sin_and_cos_in_a_loop(angle)
 
 
 def _plain_sin_and_cos(angle):
   return jnp.sin(angle), jnp.cos(angle)
+
+
+@jax.jit  # or each call from outside of a compiled function compiles the loop
+def _sin_and_cos_in_a_loop(angle):
+  halves = angle.reshape(2, -1, angle.shape[-1])
+  sin, cos = jax.lax.map(_plain_sin_and_cos, halves)
+  return sin.reshape(angle.shape), cos.reshape(angle.shape)
 
 
 def alibi_slopes(heads: int, most: float = 8.0) -> Float[np.ndarray, 'h']:
