@@ -133,7 +133,8 @@ def build_model(
   section = config.model
   check_keys(
       section, ('every', 'offset', 'dtype', 'scale_branches', 'first_gate',
-                'new_tokens_like_words', 'remat', 'layers'), 'config.model')
+                'last_gate', 'new_tokens_like_words', 'remat', 'layers'),
+      'config.model')
   if section.dtype not in DTYPES:
     raise ValueError(
         f'config.model.dtype is {section.dtype!r}, not one of {list(DTYPES)}.')
@@ -150,18 +151,33 @@ def build_model(
   blocks = []
   for i in gated_layers(lm['layers'], section.every, section.offset):
     scale = float(residual_rms[i]) if section.scale_branches else 1.0
-    block = call(
+    blocks.append(call(
         GatedCrossAttention, config.xattn, 'config.xattn', width=lm['width'],
-        visual_width=resampler.width, branch_scale=scale, dtype=dtype)
-    if not blocks and section.first_gate is not None:
-      block = block.clone(gate_init=section.first_gate)
-    blocks.append(block)
+        visual_width=resampler.width, branch_scale=scale, dtype=dtype))
+  _open_gates(blocks, section.first_gate, section.get('last_gate'))
   model = Flamingo(
       lm=LM(**lm, dtype=dtype), resampler=resampler, xattn=blocks,
       every=section.every, offset=section.offset, whitening=whitening,
       remat=section.get('remat', 'none'))
   return model.clone(scan=choose_scan(
       model, section.get('layers', 'unrolled'), platform))
+
+
+def _open_gates(blocks, first, last):
+  """Opens the gate of the first block by `first`, of the last by `last`.
+
+  All that the last one lets through is learnt: first values of its projection
+  would be noise, right before the words that the model says.
+  """
+  if first is not None:
+    blocks[0] = blocks[0].clone(gate_init=first)
+  if last is not None:
+    if len(blocks) < 2:
+      raise ValueError(
+          f'config.model.last_gate is {last}, but there is no second gated '
+          'block. Take None, or a smaller config.model.every.')
+    blocks[-1] = blocks[-1].clone(
+        gate_init=last, out_scale=0.0 if last else 1.0)
 
 
 def choose_scan(

@@ -33,7 +33,7 @@ def _deep(tiny, layers=6, every=2, offset=1, **lm):
       resampler=tiny.model.resampler.clone(layers=1),
       xattn=tuple(
           tiny.model.xattn[0].clone(
-              branch_scale=1 + i / 7, gate_init=(i + 1) / 11)
+              branch_scale=1 + i / 7, gate_init=(i + 1) / 11, out_scale=i / 2)
           for i in range(len(range(offset, layers, every)))))
 
 
@@ -216,14 +216,15 @@ def test_each_layer_of_a_scan_begins_with_values_of_its_own(tiny, quick_jit):
   model = _deep(tiny, layers=8, every=2, offset=0).clone(scan=True)
 
   @quick_jit
-  def queries_and_gates(key):  # what isn't returned isn't computed
+  def some(key):  # what isn't returned isn't computed
     params = model.init(
         key, tiny.images, tiny.tokens, tiny.image_index)['params']
     return params_lib.split(params, lambda path: (
         path[0] != 'resampler' and path[-2:] == ('query', 'kernel')
+        or path[0].startswith('xattn') and path[-2:] == ('out', 'kernel')
         or path[-1] == 'attn_gate'))[0]
 
-  params = stack_lib.unstack(queries_and_gates(jax.random.key(0)))
+  params = stack_lib.unstack(some(jax.random.key(0)))
   kernels = [
       *(params['lm'][f'layer_{i}']['attn']['query']['kernel']
         for i in range(8)),
@@ -235,10 +236,14 @@ def test_each_layer_of_a_scan_begins_with_values_of_its_own(tiny, quick_jit):
       n = min(kernel.size, other.size)
       assert abs(np.corrcoef(
           kernel.ravel()[:n], other.ravel()[:n])[0, 1]) < 0.35
-  # Gates are where each block was told to begin.
+  # Gates and projections are where each block was told to begin.
   gates = [params[f'xattn_{i}']['attn_gate'] for i in range(4)]
   np.testing.assert_allclose(
       np.tanh(gates), [block.gate_init for block in model.xattn], rtol=1e-6)
+  for i in range(4):
+    out = params[f'xattn_{i}']['out']['kernel']
+    assert np.std(out) * np.prod(out.shape[:2]) ** 0.5 == pytest.approx(
+        i / 2, rel=0.2)
 
 
 # Depth is free.

@@ -164,6 +164,18 @@ def test_a_fresh_block_is_the_identity(gate, run, quick_jit):
   np.testing.assert_array_equal(run(block, params, *inputs), inputs[0])
 
 
+def test_a_projection_of_zero_is_silent_behind_an_open_gate_and_learns(run):
+  block = toy_blocks.make(gate_init=0.7, ff_gate_init=0.0, out_scale=0.0)
+  inputs = toy_blocks.inputs()
+  params = jax.jit(block.init)(jax.random.key(0), *inputs)['params']
+  np.testing.assert_array_equal(run(block, params, *inputs), inputs[0])
+  weights = jax.random.normal(jax.random.key(1), inputs[0].shape)
+  gradient = jax.jit(jax.grad(
+      lambda p: (weights * block.apply({'params': p}, *inputs)).sum()))(params)
+  assert np.abs(gradient['out']['kernel']).min() > 0
+  assert not np.any(gradient['value']['kernel'])  # it comes one step later
+
+
 @pytest.mark.parametrize('given, attn, ff', [
     (dict(gate_init=0.3), 0.3, 0.3),
     (dict(gate_init=0.3, ff_gate_init=0.1), 0.3, 0.1),

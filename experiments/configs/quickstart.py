@@ -40,6 +40,7 @@ def get_config():
           dtype='bfloat16',
           scale_branches=True,
           first_gate=0.6,
+          last_gate=0.5,
           new_tokens_like_words=True,
           remat='none',
           layers='auto',

@@ -24,7 +24,7 @@ REMAT = ('none', 'dots', 'full')
 
 # What a gated block may be told anew for each group: numbers that change no
 # shape and no branch of the program.
-_NUMBERS = ('branch_scale', 'gate_init', 'ff_gate_init')
+_NUMBERS = ('branch_scale', 'gate_init', 'ff_gate_init', 'out_scale')
 
 _LAYOUT = (
     'reshape', 'broadcast_in_dim', 'transpose', 'squeeze', 'expand_dims')

@@ -79,6 +79,10 @@ class GatedCrossAttention(nn.Module):
     gate_init: value of tanh(gate) at the start. At the paper's 0 the model is
       the frozen LM exactly.
     ff_gate_init: likewise for the dense half; by default the same.
+    out_scale: of the first values of attention's output projection, beside
+      those of other projections. At 0 attention says nothing at first, whatever
+      its gate, and all that an open gate lets through is learnt. With a gate of
+      0 as well it would never learn.
     branch_scale: constant factor on both branches. The residual stream of a
       pretrained LM can grow a hundredfold with depth; its RMS at this layer
       makes a branch as large as what it is added to.
@@ -103,6 +107,7 @@ class GatedCrossAttention(nn.Module):
   gate: str = 'tanh'
   gate_init: float | Array = 0.0
   ff_gate_init: float | Array | None = None
+  out_scale: float | Array = 1.0
   branch_scale: float | Array = 1.0
   sees: str = 'last'
   form: str = 'auto'
@@ -132,7 +137,8 @@ class GatedCrossAttention(nn.Module):
     if self.norm_heads:
       self.norm_query = Norm(self.head_dim, 'rms', eps=self.norm_eps)
       self.norm_key = Norm(self.head_dim, 'rms', eps=self.norm_eps)
-    self.out = Linear(heads, (self.width,), dtype=self.dtype)
+    self.out = Linear(
+        heads, (self.width,), scale=self.out_scale, dtype=self.dtype)
     if self.ff_hidden:
       self.norm_ff = Norm(self.width, self.norm, eps=self.norm_eps)
       self.ff = FeedForward(
