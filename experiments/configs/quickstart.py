@@ -32,7 +32,7 @@ D = ml_collections.ConfigDict
 def get_config():
   return D(dict(
       seed=0,
-      steps=440,
+      steps=500,
       frozen=D(dict(vision='lite0', lm='smollm2-135m-instruct')),
       model=D(dict(
           every=10,
@@ -69,7 +69,7 @@ def get_config():
       layout=D(dict(length=64, images=20)),
       mixture=D(dict(
           binding=D(dict(
-              source='episodes', batch_size=2, weight=1.0,
+              source='episodes', batch_size=2, weight=1.5,
               options=D(dict(images=20, ways=(4, 10), alike=0.4)))),
           lookalikes=D(dict(
               source='episodes', batch_size=1, weight=0.7,
@@ -89,7 +89,7 @@ def get_config():
                       source='questions',
                       options=D(dict(images=4, balanced=0.5)))))))),
       )),
-      checkpoint_every=110,
+      checkpoint_every=125,
       log_every=10,
-      held_out_every=220,
+      held_out_every=250,
   ))
