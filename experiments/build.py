@@ -166,16 +166,13 @@ def build_model(
 def _open_gates(blocks, first, last):
   """Opens the gate of the first block by `first`, of the last by `last`.
 
-  All that the last one lets through is learnt: first values of its projection
-  would be noise, right before the words that the model says.
+  A single block is the first. All that the last one lets through is learnt:
+  first values of its projection would be noise, right before the words that the
+  model says.
   """
   if first is not None:
     blocks[0] = blocks[0].clone(gate_init=first)
-  if last is not None:
-    if len(blocks) < 2:
-      raise ValueError(
-          f'config.model.last_gate is {last}, but there is no second gated '
-          'block. Take None, or a smaller config.model.every.')
+  if last is not None and len(blocks) > 1:
     blocks[-1] = blocks[-1].clone(
         gate_init=last, out_scale=0.0 if last else 1.0)
 

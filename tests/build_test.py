@@ -93,10 +93,10 @@ def test_gates_of_zero_are_the_papers():
   assert {(b.gate_init, b.out_scale) for b in model.xattn} == {(0.0, 1.0)}
 
 
-def test_a_last_gate_without_a_second_block_is_refused():
+def test_a_single_block_is_the_first_and_not_the_last():
   config = _with(quickstart.get_config(), scale_branches=False, every=30)
-  with pytest.raises(ValueError, match='last_gate is 0.5, but there is no sec'):
-    build.build_model(config, SMOLLM2, FEATURES[1])
+  only, = build.build_model(config, SMOLLM2, FEATURES[1]).xattn
+  assert (only.gate_init, only.out_scale) == (config.model.first_gate, 1.0)
 
 
 @pytest.mark.parametrize('size', flamingo.SIZES)
