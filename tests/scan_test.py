@@ -216,7 +216,7 @@ def test_each_layer_of_a_scan_begins_with_values_of_its_own(tiny, quick_jit):
   model = _deep(tiny, layers=8, every=2, offset=0).clone(scan=True)
 
   @quick_jit
-  def some(key):  # what isn't returned isn't computed
+  def some_params(key):  # what isn't returned isn't computed
     params = model.init(
         key, tiny.images, tiny.tokens, tiny.image_index)['params']
     return params_lib.split(params, lambda path: (
@@ -224,7 +224,7 @@ def test_each_layer_of_a_scan_begins_with_values_of_its_own(tiny, quick_jit):
         or path[0].startswith('xattn') and path[-2:] == ('out', 'kernel')
         or path[-1] == 'attn_gate'))[0]
 
-  params = stack_lib.unstack(some(jax.random.key(0)))
+  params = stack_lib.unstack(some_params(jax.random.key(0)))
   kernels = [
       *(params['lm'][f'layer_{i}']['attn']['query']['kernel']
         for i in range(8)),

@@ -101,8 +101,8 @@ def _sin_and_cos(angle):
   """Of angles [b l 1 r]: on one CPU in a loop, which all layers share.
 
   XLA's CPU puts sines into what asks for them, and so takes them anew for each
-  head of each layer, which is a sixth of a small model's forward pass. It puts
-  no loop into anything, and makes one of all that are the same.
+  head of each layer (docs/bench.md says what that cost). It puts no loop into
+  anything, and makes one of all that are the same.
   """
   if not on_one_cpu() or angle[..., 0].size % 2:
     return _plain_sin_and_cos(angle)
