@@ -127,7 +127,8 @@ def _episode(trial) -> dict:
 
 
 def _row(gallery: Gallery, emoji: int, view: int) -> int:
-  return int(gallery.row(Picture(emoji, STYLES.index('colour'), view)))
+  row, = gallery.find([Picture(emoji, STYLES.index('colour'), view)])
+  return int(row)
 
 
 def _named(gallery: Gallery, views: Sequence[int]) -> list[dict]:

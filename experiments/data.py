@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments import build
 from flamingo.data import (
-    easy_vqa, episodes, images, names, openmoji, sources)
+    blends, easy_vqa, episodes, images, names, openmoji, sources)
 from flamingo.data.episodes import Gallery, STYLES
 from flamingo.data.features import FeatureStore, key
 from flamingo.data.pipeline import Dataset, Layout
@@ -42,8 +42,8 @@ class Pictures:
   drawings: dict[int, functools.partial]
 
   def features(self, rows: np.ndarray) -> np.ndarray:
-    """Features [n S D] of rows of the store."""
-    return self.store[rows]
+    """Features [n S D] of rows of the store, or of blends of them."""
+    return blends.read(self.store.__getitem__, rows)
 
   @property
   def fingerprint(self) -> str:

@@ -23,14 +23,15 @@ class Chunk:
     text: the text; it may be empty. It never contains `<image>` or `<EOC>`:
       those are written by `encode`.
     image: uint8 pixels [T H W 3], frozen vision features [T S D], or a row of
-      the feature store that holds them; None for text without a picture.
+      the feature store that holds them, or a blend of rows (see
+      `flamingo.data.blends`); None for text without a picture.
     learn: whether these tokens count in the loss.
     close: whether `<EOC>` ends the chunk. A query is left open, for the model
       to continue.
   """
 
   text: str
-  image: np.ndarray | np.int64 | None = None
+  image: np.ndarray | np.int64 | np.void | None = None
   learn: bool = True
   close: bool = True
 

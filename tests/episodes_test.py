@@ -1,6 +1,7 @@
 """Episodes: what may be learnt, and trials that only their numbers decide."""
 
 import collections
+import dataclasses
 
 from flamingo.data import encode, episodes, sources
 from flamingo.data.easy_vqa import Question
@@ -235,8 +236,9 @@ def test_a_name_is_learnt_only_where_its_class_was_shown_before(gallery):
       ('ab', 'xy'), tuple(Picture(c, 0, 0) for c in classes), classes)
   for learn_end in True, False:
     example = encode.encode(
-        episodes.to_document(episode, gallery, learn_end=learn_end), tokenizer,
-        max_images=5)
+        episodes.to_document(
+            episode, gallery.find(episode.pictures), learn_end=learn_end),
+        tokenizer, max_images=5)
     learnt = []
     for image in range(1, 6):
       here = example.image_index == image
@@ -251,7 +253,8 @@ def test_the_document_is_a_tag_a_name_and_an_end_for_each_picture(gallery):
   episode = Episode(
       ('ab', 'xy'), (Picture(3, 0, 1), Picture(4, 1, 2)), (0, 1))
   example = encode.encode(
-      episodes.to_document(episode, gallery), tokenizer, max_images=2)
+      episodes.to_document(episode, gallery.find(episode.pictures)), tokenizer,
+      max_images=2)
   assert tokenizer.decode(example.tokens) == (
       '<bos><image> ab<EOC><image> xy<EOC>')
   np.testing.assert_array_equal(
@@ -292,6 +295,55 @@ def test_what_was_shown_first_of_a_class_never_comes_again(source, whose):
       if chunk.image is not None:
         place = whose[int(chunk.image)]
         assert first.setdefault(chunk.text, place) != place or not chunk.learn
+
+
+def test_pictures_of_a_mixed_class_have_one_partner_and_one_share_of_it(
+    source, whose
+):
+  source = dataclasses.replace(source, mix=1.0)
+  for seed in range(30):
+    shares, partners = {}, {}
+    for chunk in source(np.random.default_rng(seed)):
+      if chunk.image is None:
+        continue
+      own, other = (whose[int(row)] for row in chunk.image['rows'])
+      weights = tuple(chunk.image['weights'])
+      assert own[1] == other[1]  # the style
+      assert sum(weights) == pytest.approx(1)
+      assert 0.3 <= weights[1] <= 0.7
+      shares.setdefault(chunk.text, set()).add(weights)
+      partners.setdefault(chunk.text, set()).add(other[0])
+    assert all(len(weights) == 1 for weights in shares.values())
+    assert len({w for weights in shares.values() for w in weights}) > 1 or (
+        len(shares) == 1)
+    if source.kind == 'emoji':
+      assert all(len(emoji) == 1 for emoji in partners.values())
+
+
+def test_jitter_adds_what_two_views_of_one_emoji_differ_in(source, whose):
+  plain = [c.image for c in source(np.random.default_rng(3))
+           if c.image is not None]
+  source = dataclasses.replace(source, jitter=0.8)
+  shaken = [c.image for c in source(np.random.default_rng(3))
+            if c.image is not None]
+  strangers = set()
+  for before, after in zip(plain, shaken, strict=True):
+    own, one, other = after['rows']
+    assert own == before
+    np.testing.assert_allclose(after['weights'], [1, 0.8, -0.8])
+    assert whose[int(one)][:2] == whose[int(other)][:2]
+    assert whose[int(one)][1] == whose[int(own)][1]  # the style
+    strangers.add(whose[int(one)][0])
+  assert len(strangers) > 5
+
+
+def test_a_mixed_class_may_be_shaken_and_still_says_its_share(source):
+  source = dataclasses.replace(source, mix=1.0, jitter=0.5)
+  for chunk in source(np.random.default_rng(1)):
+    if chunk.image is not None:
+      own, partner, one, other = chunk.image['weights']
+      assert own + partner == pytest.approx(1)
+      assert (one, other) == (0.5, -0.5)
 
 
 def test_lookalikes_are_a_seed_and_what_is_nearer_to_it_than_to_the_others():

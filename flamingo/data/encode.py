@@ -178,8 +178,8 @@ def batch(
     pad_id: the token behind the end. It is never learnt, and the causal mask
       keeps it from everything before it.
     image_dtype: of the result.
-    lookup: maps rows of a feature store to features [n S D], for examples
-      whose images are rows; each is a clip of one frame.
+    lookup: maps rows of a feature store, or blends of rows, to features
+      [n S D], for examples whose images are such; each is a clip of one frame.
 
   Raises:
     ValueError: an example has more images than `images`, or images of another

@@ -9,7 +9,7 @@ that examples must be put together.
 from collections.abc import Sequence
 import dataclasses
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 import numpy as np
 
 from flamingo.data.openmoji import Emoji
@@ -48,9 +48,10 @@ class Gallery:
     """Views of each emoji in each style."""
     return self.rows.shape[2]
 
-  def row(self, picture: Picture) -> np.int64:
-    """Where the picture's features stand in the store."""
-    return np.int64(self.rows[picture.emoji, picture.style, picture.view])
+  def find(self, pictures: Sequence[Picture]) -> Int[np.ndarray, 'n']:
+    """Where the pictures' features stand in the store."""
+    return np.array(
+        [self.rows[p.emoji, p.style, p.view] for p in pictures], np.int64)
 
   def subgroups(
       self, least: int, groups: Sequence[str] = ()
@@ -186,7 +187,7 @@ def _again(k: int, n: int) -> int:
 
 def to_document(
     episode: Episode,
-    gallery: Gallery,
+    images: Shaped[np.ndarray, 'n'],
     *,
     text: str = ' {}',
     learn_end: bool = True,
@@ -198,15 +199,15 @@ def to_document(
 
   Args:
     episode: what is shown.
-    gallery: where it is drawn from.
+    images: for each picture its row of the store, or a blend in its place.
     text: what stands behind a picture, with `{}` for the name.
     learn_end: whether the `<EOC>` behind a learnt name is learnt too. It is
       soon known, and costs as much as a name.
   """
   shown, chunks = set(), []
-  for picture, c in zip(episode.pictures, episode.classes, strict=True):
+  for image, c in zip(images, episode.classes, strict=True):
     chunks.append(Chunk(
-        text=text.format(episode.names[c]), image=gallery.row(picture),
+        text=text.format(episode.names[c]), image=image,
         learn=c in shown, close=False))
     chunks.append(Chunk(text='', learn=learn_end and c in shown))
     shown.add(c)

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from flamingo.data import episodes
+from flamingo.data import blends, episodes
 from flamingo.data.easy_vqa import Question
 from flamingo.data.episodes import Episode, Gallery, Picture
 from flamingo.types import Chunk, Document
@@ -14,6 +14,8 @@ from flamingo.types import Chunk, Document
 
 # What stands between a picture and its caption: the paper's prompt.
 CAPTION = 'Output:'
+# What a partner counts in a mixture, at least and at most.
+_SHARES = 0.3, 0.7
 
 
 def question(text: str) -> str:
@@ -35,6 +37,11 @@ class Episodes:
     alike: probability that binding classes come out of one subgroup.
     multi: probability that names are of several tokens each.
     learn_end: probability that an episode's `<EOC>` are learnt.
+    mix: probability that its classes are mixtures of two: each class gets a
+      partner, and each picture is its own and one of the partner's in shares
+      that are the class's, 0.3 to 0.7.
+    jitter: how much of the difference between two views of another emoji, in
+      the same style, is added to each picture.
   """
 
   gallery: Gallery
@@ -45,6 +52,8 @@ class Episodes:
   alike: float = 0.3
   multi: float = 0.25
   learn_end: float = 0.25
+  mix: float = 0.0
+  jitter: float = 0.0
 
   def __post_init__(self):
     if self.kind not in ('emoji', 'subgroup', 'lookalikes'):
@@ -59,21 +68,45 @@ class Episodes:
 
   def __call__(self, rng: np.random.Generator) -> Document:
     ways = int(rng.integers(self.ways[0], self.ways[1] + 1))
-    if self.kind == 'emoji':
-      members = episodes.draw_binding(rng, self.gallery, ways, self.alike)
-    elif self.kind == 'subgroup':
-      members = episodes.draw_category(
-          rng, self.gallery.subgroups(least=6), ways)
-    else:
-      members = episodes.draw_lookalikes(rng, self.gallery.neighbours, ways)
+    members = self._draw_members(rng, ways)
     pool = self.names['multi' if rng.random() < self.multi else 'single']
     names = tuple(pool[i] for i in rng.choice(len(pool), ways, replace=False))
     classes = tuple(int(c) for c in rng.integers(ways, size=self.images))
     pictures = episodes.draw_pictures(
         rng, members, classes, _styles(rng, self.images), self.gallery.views)
+    learn_end = rng.random() < self.learn_end
     return episodes.to_document(
-        Episode(names, pictures, classes), self.gallery,
-        learn_end=rng.random() < self.learn_end)
+        Episode(names, pictures, classes), self._show(rng, pictures, classes),
+        learn_end=learn_end)
+
+  def _draw_members(self, rng, ways):
+    if self.kind == 'emoji':
+      return episodes.draw_binding(rng, self.gallery, ways, self.alike)
+    if self.kind == 'subgroup':
+      return episodes.draw_category(
+          rng, self.gallery.subgroups(least=6), ways)
+    return episodes.draw_lookalikes(rng, self.gallery.neighbours, ways)
+
+  def _show(self, rng, pictures, classes):
+    """The rows of pictures, or blends of them with others."""
+    gallery, n = self.gallery, len(pictures)
+    styles = [p.style for p in pictures]
+    rows = gallery.find(pictures)
+    parts = [(rows, 1.0)]
+    if rng.random() < self.mix:
+      ways = max(classes) + 1
+      partners = episodes.draw_pictures(
+          rng, self._draw_members(rng, ways), classes, styles, gallery.views)
+      share = rng.uniform(*_SHARES, ways)[list(classes)]
+      parts = [(rows, 1 - share), (gallery.find(partners), share)]
+    if self.jitter:
+      # Views are drawn apart, so that of a gallery of one there is no
+      # difference.
+      emoji = rng.integers(len(gallery.emoji), size=n)
+      one, other = rng.integers(gallery.views, size=(2, n))
+      parts += [(gallery.rows[emoji, styles, one], self.jitter),
+                (gallery.rows[emoji, styles, other], -self.jitter)]
+    return rows if len(parts) == 1 else blends.blend(*parts)
 
 
 def _styles(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -113,8 +146,8 @@ class Pages:
         for m, s in zip(members, rng.integers(0, 2, n)))
     return [
         Chunk(text=f'{CAPTION} {self.gallery.emoji[p.emoji].name}',
-              image=self.gallery.row(p))
-        for p in pictures]
+              image=row)
+        for p, row in zip(pictures, self.gallery.find(pictures))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
