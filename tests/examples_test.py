@@ -1,5 +1,6 @@
 """A step's examples are named so that they can be drawn again."""
 
+from flamingo.data import blends
 from flamingo.data.examples import describer, in_words
 from flamingo.data.pipeline import (
     Dataset, draw_document, Layout, make_pipeline)
@@ -44,3 +45,11 @@ def test_without_a_name_all_datasets_are_described_and_long_ones_are_cut():
   assert text.count('words, seed 0, step 6') == 2 and 'and 1 more rows' in text
   long = in_words([Chunk(text='a' * 500, image=np.zeros((1, 2, 3, 3)))])
   assert long.startswith("images 1x2x3x3; '<image>aaa") and len(long) < 160
+
+
+def test_a_blend_is_told_by_its_rows_and_what_they_count():
+  pictures = blends.blend(
+      (np.array([7, 31]), np.array([0.375, 1.0])), (np.array([12, 5]), -0.8))
+  text = in_words([Chunk(text=' dax', image=p) for p in pictures])
+  assert text.startswith(
+      'images 0.38 x 7 + -0.8 x 12, 1 x 31 + -0.8 x 5; ')

@@ -16,7 +16,7 @@ def describer(
   """A function from a step and names of datasets to a text on its examples.
 
   Every row is given as what draws it again, its pictures (rows of the feature
-  store, or shapes) and its text.
+  store, blends of them, or shapes) and its text.
 
   Args:
     datasets: the mixture.
@@ -46,11 +46,20 @@ def in_words(document: Document) -> str:
   pictures, text = [], ''
   for chunk in document:
     if chunk.image is not None:
-      pictures.append(
-          str(chunk.image) if isinstance(chunk.image, np.integer)
-          else 'x'.join(map(str, chunk.image.shape)))
+      pictures.append(_name(chunk.image))
       text += '<image>'
     text += chunk.text
   if len(text) > _TEXT:
     text = text[:_TEXT] + '...'
   return f'images {", ".join(pictures) or "none"}; {text!r}'
+
+
+def _name(image) -> str:
+  """A row, a blend of rows ('0.4 x 7 + 0.6 x 12'), or a shape."""
+  if isinstance(image, np.integer):
+    return str(image)
+  if isinstance(image, np.void):
+    return ' + '.join(
+        f'{weight:.2g} x {row}'
+        for row, weight in zip(image['rows'], image['weights']))
+  return 'x'.join(map(str, image.shape))
