@@ -133,7 +133,7 @@ def build_model(
   section = config.model
   check_keys(
       section, ('every', 'offset', 'dtype', 'scale_branches', 'first_gate',
-                'last_gate', 'new_tokens_like_words', 'remat', 'layers'),
+                'new_tokens_like_words', 'remat', 'layers'),
       'config.model')
   if section.dtype not in DTYPES:
     raise ValueError(
@@ -154,27 +154,15 @@ def build_model(
     blocks.append(call(
         GatedCrossAttention, config.xattn, 'config.xattn', width=lm['width'],
         visual_width=resampler.width, branch_scale=scale, dtype=dtype))
-  _open_gates(blocks, section.first_gate, section.get('last_gate'))
+  if section.first_gate is not None:
+    # What it says at first stands for its picture, so it must say something.
+    blocks[0] = blocks[0].clone(gate_init=section.first_gate, out_scale=1.0)
   model = Flamingo(
       lm=LM(**lm, dtype=dtype), resampler=resampler, xattn=blocks,
       every=section.every, offset=section.offset, whitening=whitening,
       remat=section.get('remat', 'none'))
   return model.clone(scan=choose_scan(
       model, section.get('layers', 'unrolled'), platform))
-
-
-def _open_gates(blocks, first, last):
-  """Opens the gate of the first block by `first`, of the last by `last`.
-
-  A single block is the first. All that the last one lets through is learnt:
-  first values of its projection would be noise, right before the words that the
-  model says.
-  """
-  if first is not None:
-    blocks[0] = blocks[0].clone(gate_init=first)
-  if last is not None and len(blocks) > 1:
-    blocks[-1] = blocks[-1].clone(
-        gate_init=last, out_scale=0.0 if last else 1.0)
 
 
 def choose_scan(

@@ -145,7 +145,7 @@ def _commands(workdir: pathlib.Path) -> list[tuple[str, str]]:
   return [
       (f'{train}runs/longer --config.steps=2000', 'Train for longer.'),
       (f'{train}runs/paper_gates --config.model.first_gate=0.0 '
-       '--config.model.last_gate=0.0 --config.xattn.gate_init=0.0 '
+       '--config.xattn.gate_init=0.0 --config.xattn.out_scale=1.0 '
        '--config.xattn.ff_gate_init=0.0',
        "See what the paper's zero gates do in so few steps."),
       ('python -m experiments.evaluate '

@@ -75,28 +75,21 @@ def test_the_quickstart_builds():
   # A branch is as large as the stream before its layer.
   np.testing.assert_allclose(
       [block.branch_scale for block in model.xattn], rms[places])
-  first, *others, last = [
+  first, *others = [
       (block.gate_init, block.out_scale) for block in model.xattn]
   assert first == (config.model.first_gate, 1.0)
-  assert set(others) == {(config.xattn.gate_init, 1.0)}
-  assert last == (config.model.last_gate, 0.0)
+  assert set(others) == {(config.xattn.gate_init, config.xattn.out_scale)}
+  assert config.xattn.out_scale == 0
   optimizer = build.build_optimizer(config)
   jax.eval_shape(optimizer.init, trainable)
 
 
 def test_gates_of_zero_are_the_papers():
   config = _with(
-      quickstart.get_config(), scale_branches=False, first_gate=0.0,
-      last_gate=0.0)
-  config.xattn.gate_init = 0.0
+      quickstart.get_config(), scale_branches=False, first_gate=0.0)
+  config.xattn.gate_init, config.xattn.out_scale = 0.0, 1.0
   model = build.build_model(config, SMOLLM2, FEATURES[1])
   assert {(b.gate_init, b.out_scale) for b in model.xattn} == {(0.0, 1.0)}
-
-
-def test_a_single_block_is_the_first_and_not_the_last():
-  config = _with(quickstart.get_config(), scale_branches=False, every=30)
-  only, = build.build_model(config, SMOLLM2, FEATURES[1]).xattn
-  assert (only.gate_init, only.out_scale) == (config.model.first_gate, 1.0)
 
 
 @pytest.mark.parametrize('size', flamingo.SIZES)

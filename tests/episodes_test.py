@@ -331,10 +331,20 @@ def test_jitter_adds_what_two_views_of_one_emoji_differ_in(source, whose):
     own, one, other = after['rows']
     assert own == before
     np.testing.assert_allclose(after['weights'], [1, 0.8, -0.8])
-    assert whose[int(one)][:2] == whose[int(other)][:2]
+    assert whose[int(one)][:2] == whose[int(other)][:2] and one != other
     assert whose[int(one)][1] == whose[int(own)][1]  # the style
     strangers.add(whose[int(one)][0])
   assert len(strangers) > 5
+
+
+def test_where_there_is_one_view_jitter_adds_nothing():
+  source = sources.Episodes(
+      gallery=make_gallery(views=1), images=5, names={'single': POOL},
+      multi=0.0, jitter=1.0)
+  for chunk in source(np.random.default_rng(0)):
+    if chunk.image is not None:
+      _, one, other = chunk.image['rows']
+      assert one == other
 
 
 def test_a_mixed_class_may_be_shaken_and_still_says_its_share(source):

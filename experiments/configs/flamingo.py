@@ -75,8 +75,8 @@ def get_config(size: str = '3b'):
           given='pixels')),
       model=D(dict(
           every=every, offset=0, dtype='bfloat16', scale_branches=False,
-          first_gate=None, last_gate=None, new_tokens_like_words=False,
-          remat='full', layers='auto')),
+          first_gate=None, new_tokens_like_words=False, remat='full',
+          layers='auto')),
       whitening=D(dict(width=0)),
       resampler=D(dict(
           width=1536, layers=6, latents=64, heads=16, head_dim=128, frames=8,

@@ -38,7 +38,6 @@ def get_config():
           dtype='bfloat16',
           scale_branches=True,
           first_gate=0.6,
-          last_gate=0.5,
           new_tokens_like_words=True,
           remat='none',
           layers='auto',
@@ -48,8 +47,8 @@ def get_config():
           width=256, layers=2, latents=8, heads=8, head_dim=64,
           ff_hidden=1024, frames=8)),
       xattn=D(dict(
-          heads=8, head_dim=64, ff_hidden=1152, gate_init=0.1,
-          ff_gate_init=0.1)),
+          heads=8, head_dim=64, ff_hidden=1152, gate_init=0.5,
+          ff_gate_init=0.1, out_scale=0.0)),
       mesh=D(dict(data=-1, fsdp=1, tensor=1)),
       step=D(dict(
           micro_batches=1, combine='sum', z_loss=0.0, ema=0.0)),
@@ -68,13 +67,18 @@ def get_config():
       mixture=D(dict(
           binding=D(dict(
               source='episodes', batch_size=2, weight=1.5,
-              options=D(dict(images=20, ways=(4, 10), alike=0.4)))),
+              options=D(dict(
+                  images=20, ways=(4, 10), alike=0.4, mix=0.5, jitter=1.0)))),
           lookalikes=D(dict(
               source='episodes', batch_size=1, weight=0.7,
-              options=D(dict(images=20, ways=(2, 6), kind='lookalikes')))),
+              options=D(dict(
+                  images=20, ways=(2, 6), kind='lookalikes', mix=0.5,
+                  jitter=1.0)))),
           category=D(dict(
               source='episodes', batch_size=1, weight=0.7,
-              options=D(dict(images=20, ways=(3, 6), kind='subgroup')))),
+              options=D(dict(
+                  images=20, ways=(3, 6), kind='subgroup', mix=0.5,
+                  jitter=1.0)))),
           pages=D(dict(
               source='pages', batch_size=1, weight=2.5,
               options=D(dict(images=(7, 9))))),

@@ -100,10 +100,11 @@ class Episodes:
       share = rng.uniform(*_SHARES, ways)[list(classes)]
       parts = [(rows, 1 - share), (gallery.find(partners), share)]
     if self.jitter:
-      # Views are drawn apart, so that of a gallery of one there is no
-      # difference.
       emoji = rng.integers(len(gallery.emoji), size=n)
-      one, other = rng.integers(gallery.views, size=(2, n))
+      one = rng.integers(gallery.views, size=n)
+      # Another view; where there is one alone, that, which adds nothing.
+      step = 1 + rng.integers(max(1, gallery.views - 1), size=n)
+      other = (one + step) % gallery.views
       parts += [(gallery.rows[emoji, styles, one], self.jitter),
                 (gallery.rows[emoji, styles, other], -self.jitter)]
     return rows if len(parts) == 1 else blends.blend(*parts)
