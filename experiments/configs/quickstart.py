@@ -33,7 +33,7 @@ def get_config():
       steps=500,
       frozen=D(dict(vision='lite0', lm='smollm2-135m-instruct')),
       model=D(dict(
-          every=10,
+          every=20,
           offset=0,
           dtype='bfloat16',
           scale_branches=True,
