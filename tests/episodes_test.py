@@ -383,6 +383,13 @@ def test_an_unknown_kind_of_episode_is_refused(gallery):
     sources.Episodes(gallery=gallery, names={}, images=3, kind='hearts')
 
 
+@pytest.mark.parametrize('option', ['alike', 'multi', 'learn_end', 'mix'])
+def test_what_is_no_probability_is_refused(gallery, option):
+  for value in 1.5, -0.1:
+    with pytest.raises(ValueError, match=f'{option} is a prob.*but {value}'):
+      sources.Episodes(gallery=gallery, names={}, images=3, **{option: value})
+
+
 def test_styles_are_mixed_more_often_than_not():
   drawn = [sources._styles(np.random.default_rng(s), 11) for s in range(200)]
   one_style = sum(len(set(styles)) == 1 for styles in drawn)

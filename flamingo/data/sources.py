@@ -60,6 +60,11 @@ class Episodes:
       raise ValueError(
           f"kind is 'emoji', 'subgroup' or 'lookalikes', but {self.kind!r} "
           'came.')
+    for name in 'alike', 'multi', 'learn_end', 'mix':
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(
+            f'{name} is a probability, of 0 to 1, but {getattr(self, name)} '
+            'came.')
     for kind, pool in self.names.items():
       if len(pool) < self.ways[1]:
         raise ValueError(
