@@ -16,8 +16,9 @@ Reaches, on test emoji, seeds 0, 1, 2 (mean, standard deviation): binding from
 
 Where it leaves the paper, and why (docs/quickstart.md has the measurements):
 gates open a little, branches are scaled to the frozen residual stream, features
-are whitened, new tokens start as ordinary ones. The paper's zero gates are the
-library's default.
+are whitened, new tokens start as ordinary ones, and half of the episodes have
+classes that are mixtures of two. The paper's zero gates are the library's
+default.
 """
 
 import ml_collections
