@@ -4,9 +4,8 @@ import collections
 
 from flamingo.data.easy_vqa import Question
 from flamingo.eval.tasks import CaptionTask, EpisodeTask, QuestionTask
-import numpy as np
 import pytest
-from toy_gallery import make_gallery, POOL
+from toy_gallery import make_gallery, places_of, POOL
 
 
 @pytest.fixture(scope='module')
@@ -16,8 +15,7 @@ def gallery():
 
 @pytest.fixture(scope='module')
 def whose(gallery):
-  """Maps a row of the store to its emoji, style and view."""
-  return {int(row): place for place, row in np.ndenumerate(gallery.rows)}
+  return places_of(gallery)
 
 
 TASKS = {

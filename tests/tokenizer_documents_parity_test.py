@@ -9,7 +9,7 @@ from PIL import Image
 import pytest
 import tokenizer_kinds
 
-torch = pytest.importorskip('torch', reason='parity: make parity')
+pytest.importorskip('torch', reason='parity: make parity')
 transformers = pytest.importorskip(
     'transformers', reason='parity: make parity')
 

@@ -8,7 +8,7 @@ import pytest
 import tokenizer_kinds
 from tokenizers import models, normalizers
 
-torch = pytest.importorskip('torch', reason='parity: make parity')
+pytest.importorskip('torch', reason='parity: make parity')
 transformers = pytest.importorskip(
     'transformers', reason='parity: make parity')
 

@@ -24,3 +24,8 @@ def make_gallery(views=VIEWS, neighbours=None) -> Gallery:
   size = len(emoji) * 2 * views
   rows = np.random.default_rng(5).permutation(size)
   return Gallery(emoji, rows.reshape(-1, 2, views), neighbours)
+
+
+def places_of(gallery: Gallery) -> dict[int, tuple[int, int, int]]:
+  """Of each row of the store its emoji, style and view."""
+  return {int(row): place for place, row in np.ndenumerate(gallery.rows)}

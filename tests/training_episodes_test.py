@@ -8,7 +8,7 @@ from flamingo.data.tokenizer import Tokenizer
 from flamingo.types import Chunk
 import numpy as np
 import pytest
-from toy_gallery import make_gallery, POOL
+from toy_gallery import make_gallery, places_of, POOL
 
 
 @pytest.fixture(scope='module')
@@ -18,8 +18,7 @@ def gallery():
 
 @pytest.fixture(scope='module')
 def whose(gallery):
-  """Maps a row of the store to its emoji, style and view."""
-  return {int(row): place for place, row in np.ndenumerate(gallery.rows)}
+  return places_of(gallery)
 
 
 def test_a_name_is_learnt_only_where_its_class_was_shown_before(gallery):
