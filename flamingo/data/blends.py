@@ -5,7 +5,7 @@ two of them are. Of sums there are as many as one likes: what tells them apart
 has to be read off the features.
 
 A blend stands for a picture where a row of a `FeatureStore` would: a scalar of
-numpy with the fields `rows` and `weights`, which takes as little room.
+numpy with the fields `rows` and `weights`, and no features until it is read.
 """
 
 from collections.abc import Callable
