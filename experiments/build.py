@@ -20,6 +20,7 @@ import numpy as np
 from flamingo import params as params_lib
 from flamingo import sharding
 from flamingo.data.tokenizer import Tokenizer
+from flamingo.model import induction
 from flamingo.model import scan
 from flamingo.model.flamingo import Flamingo, gated_layers
 from flamingo.model.lm import LM
@@ -123,7 +124,7 @@ def build_model(
   """The network, without parameters and without the vision encoder.
 
   Args:
-    config: sections `model`, `resampler`, `xattn`.
+    config: sections `model`, `resampler`, `xattn`, `induction` if any.
     lm: arguments of `LM`.
     visual_width: width of the vision features.
     residual_rms: of the frozen LM before each layer, where the config asks to
@@ -157,12 +158,37 @@ def build_model(
   if section.first_gate is not None:
     # What it says at first stands for its picture, so it must say something.
     blocks[0] = blocks[0].clone(gate_init=section.first_gate, out_scale=1.0)
+  path = None
+  if config.get('induction', {}).get('strength'):
+    path = _induction_path(
+        config.induction, lm, visual_width,
+        residual_rms if section.scale_branches else None)
   model = Flamingo(
       lm=LM(**lm, dtype=dtype), resampler=resampler, xattn=blocks,
       every=section.every, offset=section.offset, whitening=whitening,
-      remat=section.get('remat', 'none'))
+      induction=path, remat=section.get('remat', 'none'))
   return model.clone(scan=choose_scan(
       model, section.get('layers', 'unrolled'), platform))
+
+
+def _induction_path(section, lm, visual_width, residual_rms):
+  check_keys(section, ('heads', 'rank', 'strength'), 'config.induction')
+  layer = min(layer for layer, _ in section.heads)
+  size = 1.0 if residual_rms is None else float(residual_rms[layer])
+  return induction.InductionPath(
+      visual_width=visual_width, width=lm['width'], layer=layer,
+      tag=lm['vocab_size'],
+      branch_scale=section.strength * size * lm['width']**0.5)
+
+
+def match_heads(
+    config: ml_collections.ConfigDict, frozen: Frozen, visual_width: int
+) -> dict[str, np.ndarray]:
+  """First values of the path that section `induction` asks for."""
+  heads = [tuple(head) for head in config.induction.heads]
+  return induction.match(
+      LM(**frozen.lm), frozen.lm_params, heads, visual_width,
+      rank=config.induction.rank)
 
 
 def choose_scan(
@@ -182,6 +208,8 @@ def choose_scan(
   if (platform or jax.default_backend()) == 'cpu':
     return False
   try:
+    if model.induction is not None:
+      raise ValueError('An induction path stands before one of them alone.')
     scan.check(model.lm, groups, model.xattn[:groups.count])
   except ValueError as error:
     print(f'Layers stay unrolled. {error}')

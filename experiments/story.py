@@ -113,6 +113,7 @@ def _facts(loaded, metrics, seconds: float) -> dict[str, str]:
   last = [row for row in metrics if 'seconds_per_step' in row]
   step = float(np.median([row['seconds_per_step'] for row in last] or [np.nan]))
   galleries = loaded.pictures.galleries
+  has_path = loaded.model.induction is not None
   return {
       'Vision encoder (frozen)':
           f'EfficientNet-Lite, {config.frozen.vision}: '
@@ -122,8 +123,9 @@ def _facts(loaded, metrics, seconds: float) -> dict[str, str]:
           f'{params_lib.count(loaded.frozen.lm_params):,} parameters',
       'Trained':
           f'{params_lib.count(loaded.state.trainable):,} parameters: '
-          'resampler, gated cross-attention, the rows of <image> and <EOC> '
-          '(and a fixed whitening)',
+          'resampler, gated cross-attention, the rows of <image> and <EOC>'
+          + ', the way to the induction heads' * has_path
+          + ' (and a fixed whitening)',
       'Trained on': ', '.join(
           f'{name} (weight {d.weight}, {d.batch_size} a step)'
           for name, d in config.mixture.items()),

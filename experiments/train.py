@@ -53,7 +53,7 @@ SILENCE = flags.DEFINE_integer(
 
 _KNOWN = (
     'seed', 'steps', 'frozen', 'model', 'whitening', 'resampler', 'xattn',
-    'mesh', 'step', 'optimizer', 'data', 'mixture', 'layout',
+    'induction', 'mesh', 'step', 'optimizer', 'data', 'mixture', 'layout',
     'checkpoint_every', 'log_every', 'held_out_every', 'survival',
     'peak_flops')
 

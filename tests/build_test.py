@@ -69,7 +69,7 @@ def test_the_quickstart_builds():
   trainable, frozen = params_lib.split(shapes(model, FEATURES))
   assert params_lib.count(frozen) == 134_515_008  # SmolLM2-135M, as published
   assert set(trainable) == {
-      'new_embedding', 'resampler', 'whitening',
+      'new_embedding', 'resampler', 'whitening', 'induction',
       *(f'xattn_{i}' for i in range(len(places)))}
   assert model.lm.dtype == model.resampler.dtype == jnp.bfloat16
   # A branch is as large as the stream before its layer.
@@ -80,6 +80,10 @@ def test_the_quickstart_builds():
   assert first == (config.model.first_gate, 1.0)
   assert set(others) == {(config.xattn.gate_init, config.xattn.out_scale)}
   assert config.xattn.out_scale == 0
+  # The way to the induction heads is a share of the stream's norm, 24 RMS.
+  path = model.induction
+  assert path.layer == 17 and path.tag == 49152
+  np.testing.assert_allclose(path.branch_scale, 0.5 * 24 * rms[17])
   optimizer = build.build_optimizer(config)
   jax.eval_shape(optimizer.init, trainable)
 
@@ -114,6 +118,7 @@ def _with(config, **model):
     ('unrolled', 'tpu', False), ('scanned', 'cpu', True)])
 def test_auto_scans_over_layers_on_accelerators(layers, platform, scanned):
   config = _with(quickstart.get_config(), layers=layers, remat='dots')
+  config.induction.strength = 0.0
   # Its gated blocks differ in the scale of their branches and the first gate.
   model = build.build_model(
       config, SMOLLM2, 1280, residual_rms=np.arange(30), platform=platform)
@@ -125,6 +130,9 @@ def test_auto_leaves_layers_unrolled_that_no_scan_can_read(capsys):
   lm = SMOLLM2 | dict(window=5, global_every=6)
   build_on = lambda: build.build_model(
       config, lm, 1280, residual_rms=np.ones(30), platform='gpu')
+  assert not build_on().scan
+  assert 'An induction path stands before one' in capsys.readouterr().out
+  config.induction.strength = 0.0
   assert not build_on().scan
   assert 'stay unrolled. Layers are scanned over in' in capsys.readouterr().out
   config.model.every = 6

@@ -13,7 +13,7 @@ def get_config():
         every=2, dtype='float32', scale_branches=False,
         new_tokens_like_words=False))
     config.whitening.width = 0
-    del config.mixture, config.resampler, config.xattn
+    del config.mixture, config.resampler, config.xattn, config.induction
     config.resampler = dict(
         width=8, layers=1, latents=4, heads=2, head_dim=4, ff_hidden=16,
         frames=0, project_input=True)

@@ -83,11 +83,15 @@ class Norm(nn.Module):
     if self.kind == 'layer' and self.use_bias:
       self.bias = self.param('bias', nn.initializers.zeros, (self.size,))
 
+  @property
+  def gain(self) -> Float[Array, 'd']:
+    """What each channel is multiplied by."""
+    scale = self.scale.astype(jnp.float32)
+    return scale + 1 if self.plus_one else scale
+
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
     x = standardize(x, self.kind, self.eps)
-    scale = self.scale.astype(jnp.float32)
-    scale = scale + 1 if self.plus_one else scale
-    x = x * jnp.broadcast_to(scale, x.shape)
+    x = x * jnp.broadcast_to(self.gain, x.shape)
     if self.kind == 'layer' and self.use_bias:
       x = x + jnp.broadcast_to(self.bias.astype(jnp.float32), x.shape)
     return x

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from flamingo.model.attention import attend, FeedForward, Linear, Norm
+from flamingo.model.attention import (
+    attend, FeedForward, Linear, masked_softmax, Norm)
 from flamingo.model.cache import Place
 from flamingo.model.positions import alibi, alibi_slopes, window_mask
 from flamingo.model.products import Dtype
@@ -83,23 +84,60 @@ class SelfAttention(nn.Module):
       self, x: Float[Array, 'b l d'], place: Place, cache: tuple | None
   ) -> tuple[Float[Array, 'b l d'], tuple[jax.Array, jax.Array]]:
     """Returns the branch [B L D] and the keys and values [B M K d]."""
-    query = self._turned(self._normed(self.query(x), 'norm_query'), place)
-    key = self._turned(self._normed(self.key(x), 'norm_key'), place)
+    query, key = self._query_and_key(x, place)
     value = self._clipped(self.value(x)).astype(self.dtype)
     if cache is not None:
       old_key, old_value, length = cache
       append = jax.lax.dynamic_update_slice_in_dim
       key = append(old_key, key, length, axis=1)
       value = append(old_value, value, length, axis=1)
+    mask, bias = self._mask_and_bias(place)
+    seen = attend(
+        query, key, value, mask, bias, self.scale, dtype=self.dtype)
+    return self.out(seen), (key, value)
+
+  def weights(
+      self, x: Float[Array, 'b l d'], place: Place
+  ) -> Float[Array, 'b h l l']:
+    """How much each token looks at each, in float32."""
+    query, key = self._query_and_key(x, place)
+    key = jnp.repeat(key, self.heads // self.kv_heads, axis=2)
+    scale = self.head_dim**-0.5 if self.scale is None else self.scale
+    scores = scale * jnp.einsum(
+        'blhd,bmhd->bhlm', query, key, preferred_element_type=jnp.float32)
+    mask, bias = self._mask_and_bias(place)
+    return masked_softmax(
+        scores if bias is None else scores + bias, mask[:, None])
+
+  def score_forms(self, distances: Int[Array, 'n']) -> Float[Array, 'h d d']:
+    """Each head's scores as a bilinear form of two normed states.
+
+    The mean over distances, which rotary embeddings make a difference of. The
+    scale, biases, ALiBi and norms of heads are no part of it.
+    """
+    query = self.query.kernel.astype(jnp.float32)
+    key = self.key.kernel.astype(jnp.float32)
+    key = jnp.repeat(key, self.heads // self.kv_heads, axis=1)
+    if self.rotate is not None:
+      # A key at position 0, asked for from each distance.
+      far = jnp.broadcast_to(query, (len(distances),) + query.shape)
+      places = jnp.broadcast_to(distances[:, None], far.shape[:2])
+      query = self.rotate(far, places).mean(axis=0)
+    return jnp.einsum('ahd,bhd->hab', query, key)
+
+  def _query_and_key(self, x, place):
+    return (
+        self._turned(self._normed(self.query(x), 'norm_query'), place),
+        self._turned(self._normed(self.key(x), 'norm_key'), place))
+
+  def _mask_and_bias(self, place):
     mask, bias = place.mask, None
     if self.window is not None:
       mask &= window_mask(place.positions, place.key_positions, self.window)
     if self.alibi_max is not None:
       slopes = alibi_slopes(self.heads, self.alibi_max)
       bias = alibi(place.positions, place.key_positions, slopes)
-    seen = attend(
-        query, key, value, mask, bias, self.scale, dtype=self.dtype)
-    return self.out(seen), (key, value)
+    return mask, bias
 
   def _clipped(self, x):
     return x if self.clip is None else jnp.clip(x, -self.clip, self.clip)
@@ -152,6 +190,23 @@ class Layer(nn.Module):
     if self.norm_after:
       self.attn_after_norm = self.make_norm(self.width)
       self.mlp_after_norm = self.make_norm(self.width)
+
+  def weights(
+      self, x: Float[Array, 'b l d'], place: Place
+  ) -> Float[Array, 'b h l l']:
+    """What attention's weights are, of the residual stream before it."""
+    return self.attn.weights(self.attn_norm(x) if self.norm_first else x, place)
+
+  def score_forms(self, distances: Int[Array, 'n']) -> Float[Array, 'h d d']:
+    """Attention's scores as forms of two states, see `SelfAttention`.
+
+    Of states of root mean square 1: what the norm multiplies by is in them.
+    """
+    forms = self.attn.score_forms(distances)
+    if not self.norm_first:
+      return forms
+    gain = self.attn_norm.gain
+    return forms * gain[None, :, None] * gain[None, None, :]
 
   def __call__(
       self,

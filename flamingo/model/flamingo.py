@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from flamingo.model import scan as scan_lib
 from flamingo.model.cache import Cache, layer_of
+from flamingo.model.induction import gist, InductionPath
 from flamingo.model.lm import LM
 from flamingo.model.products import project_to_rows
 from flamingo.model.resampler import PerceiverResampler
@@ -35,10 +36,15 @@ def gated_layers(layers: int, every: int, offset: int) -> tuple[int, ...]:
   return tuple(range(offset, layers, every))
 
 
-def spans(layers: int, every: int, offset: int) -> tuple[range, ...]:
-  """LM layers from each gated block to the next, and those before the first."""
+def spans(
+    layers: int, every: int, offset: int, cuts: Sequence[int] = ()
+) -> tuple[range, ...]:
+  """LM layers from each gated block to the next, and those before the first.
+
+  `cuts` are layers that something else stands before.
+  """
   starts = gated_layers(layers, every, offset)
-  edges = sorted({0, *starts, layers})
+  edges = sorted({0, *starts, *cuts, layers})
   return tuple(range(a, b) for a, b in zip(edges, edges[1:]))
 
 
@@ -56,6 +62,7 @@ class Flamingo(nn.Module):
       there are no such parameters.
     new_token_scale: standard deviation of their first values.
     whitening: a fixed map in front of the resampler, if any.
+    induction: a way for pictures to the LM's induction heads, if any.
     vision: encoder of uint8 pixels [B H W 3] to features [B S C]; None if the
       model is only given cached features.
     scan: whether full groups of layers (a gated block and the `every` LM layers
@@ -76,6 +83,7 @@ class Flamingo(nn.Module):
   new_tokens: int = 2
   new_token_scale: float = 0.02
   whitening: Whitening | None = None
+  induction: InductionPath | None = None
   vision: nn.Module | None = None
   scan: bool = False
   remat: str = 'none'
@@ -98,6 +106,8 @@ class Flamingo(nn.Module):
       raise ValueError(
           f'remat={self.remat!r} is no setting of Flamingo. Choose one of '
           f'{scan_lib.REMAT}.')
+    if self.induction is not None:
+      self._check_induction()
     if self.groups is not None:
       scan_lib.check(
           self.lm, self.groups, self.xattn[:self.groups.count])
@@ -108,6 +118,22 @@ class Flamingo(nn.Module):
     self.new_embedding = self.param('new_embedding', init, rows)
     if not self.lm.tied:
       self.new_unembedding = self.param('new_unembedding', init, rows)
+
+  def _check_induction(self):
+    path, resampler = self.induction, self.resampler
+    if self.scan:
+      raise ValueError(
+          f'An induction path stands before layer {path.layer} alone, and '
+          'scanned layers are all alike. Take layers=unrolled.')
+    if not 0 <= path.layer < self.lm.layers:
+      raise ValueError(
+          f'An induction path before layer {path.layer} of {self.lm.layers}: '
+          'there is no such layer.')
+    if resampler is not None and resampler.width != resampler.visual_width:
+      raise ValueError(
+          'An induction path takes features as wide as latents, beside which '
+          f'they are handed on; they are {resampler.visual_width} and '
+          f'{resampler.width} wide. Whiten them to that width.')
 
   @property
   def groups(self) -> Groups | None:
@@ -123,6 +149,10 @@ class Flamingo(nn.Module):
 
     Args:
       images: uint8 pixels [B N T H W 3], or features [B N T S C].
+
+    Returns:
+      R latents an image, and behind them its gist where there is an induction
+      path.
     """
     b, n, t = images.shape[:3]
     images = self.activations.rows(images)
@@ -137,10 +167,16 @@ class Flamingo(nn.Module):
     if self.whitening is not None:
       images = self.whitening(images.astype(jnp.float32))
     if self.resampler is None:
-      return images.reshape((b, n, -1) + images.shape[4:]).astype(jnp.float32)
-    flat = images.reshape((b * n,) + images.shape[2:])
-    latents = self.resampler(self.activations.pictures(flat))
-    return self.activations.rows(latents.reshape((b, n) + latents.shape[1:]))
+      latents = images.reshape((b, n, -1) + images.shape[4:])
+      latents = latents.astype(jnp.float32)
+    else:
+      flat = images.reshape((b * n,) + images.shape[2:])
+      latents = self.resampler(self.activations.pictures(flat))
+      latents = latents.reshape((b, n) + latents.shape[1:])
+    if self.induction is not None:
+      gists = gist(images.astype(jnp.float32))
+      latents = jnp.concatenate([latents, gists[:, :, None]], axis=2)
+    return self.activations.rows(latents)
 
   def read(
       self,
@@ -172,12 +208,18 @@ class Flamingo(nn.Module):
     place = self.lm.place(
         tokens, valid=valid, positions=positions, mask=mask, cache=cache)
     x = self.lm.begin(self.embed(tokens), place)
+    path, cuts = self.induction, ()
+    if path is not None:
+      latents, gists = latents[:, :, :-1], latents[:, :, -1]
+      cuts = (path.layer,)
     inputs = latents, image_index, place
     caches = [layer_of(cache, i) for i in range(self.lm.layers)]
     remat = 'none' if self.is_initializing() else self.remat
     groups, key_values = self.groups, []
-    for span in spans(self.lm.layers, self.every, self.offset):
+    for span in spans(self.lm.layers, self.every, self.offset, cuts):
       part = slice(span.start, span.stop)
+      if span.start in cuts:
+        x = path(x, gists, tokens, image_index)
       if groups is None or span.start not in groups.layers:
         x, new = scan_lib.read_span(
             self.gated.get(span.start), self.lm.layer[part], x, caches[part],

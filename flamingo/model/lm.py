@@ -251,6 +251,23 @@ class LM(nn.Module):
       x, _ = layer(x, place)
     return jnp.stack(sizes)
 
+  def attention_weights(
+      self, tokens: Int[Array, 'b l']
+  ) -> Float[Array, 'n b h l l']:
+    """How much each token looks at each, in every layer and head."""
+    place = self.place(tokens)
+    x, weights = self.begin(self.embed(tokens), place), []
+    for layer in self.layer:
+      weights.append(layer.weights(x, place))
+      x, _ = layer(x, place)
+    return jnp.stack(weights)
+
+  def score_forms(
+      self, layer: int, distances: Int[Array, 'n']
+  ) -> Float[Array, 'h d d']:
+    """What a layer's heads make of two states, see `Layer.score_forms`."""
+    return self.layer[layer].score_forms(distances)
+
   def empty_cache(self, batch: int, size: int) -> Cache:
     """A cache with room for `size` tokens in each of `batch` rows."""
     return Cache.empty(

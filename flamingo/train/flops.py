@@ -115,6 +115,11 @@ def _of_batch(model, trainable, frozen, batch, seen) -> dict[str, Flops]:
       _product(tokens, rest, trained=True)
       + _product(pictures * latents, seen, trained=True)
       + _attention(tokens * latents, _heads_width(blocks)))
+  if 'induction' in trainable:
+    # Features are given, so they need no gradient.
+    flops = _product(
+        pictures, params_lib.count(trainable['induction']), trained=False)
+    parts['induction path'] = flops
   return parts
 
 

