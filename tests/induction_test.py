@@ -1,6 +1,7 @@
 """The way to the induction heads: what it writes, where, and to whom."""
 
 import importlib.util
+import json
 
 from experiments.configs import quickstart
 from flamingo.data import encode
@@ -10,6 +11,7 @@ from flamingo.model.cache import Place
 from flamingo.model.induction import find_heads, gist, InductionPath, match
 from flamingo.model.lm import LM
 from flamingo.pretrained import lm as pretrained_lm
+from flamingo.pretrained import native
 from flamingo.types import Chunk
 import jax
 import jax.numpy as jnp
@@ -103,6 +105,13 @@ def test_a_cached_prompt_is_read_as_an_uncached_one(model, params):
     at = np.arange(len(prompt.tokens), tokens.shape[1])
     log_p = np.asarray(jax.nn.log_softmax(logits))[0, at - 1, ids]
     np.testing.assert_allclose(came, log_p.sum(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_with_a_path_can_be_written_down(model):
+  written = json.loads(json.dumps(native.describe(model)))
+  again = native.build(written, jnp.float32)
+  assert again.induction == model.induction
+  assert native.describe(again) == native.describe(model)
 
 
 @pytest.mark.parametrize('change,says', [

@@ -17,8 +17,10 @@ def time_parts(training: Training, repeats: int = 5) -> dict[str, float]:
   They are timed one after the other; in the update XLA puts some of them
   together, so their sum is a little more than the whole.
   """
-  # Parts are told apart by the names of layers, which scanned ones share.
-  model, state = training.model.clone(scan=False), unstack(training.state)
+  # Parts are told apart by the names of layers, which scanned ones share; the
+  # way to the induction heads is too short to be timed.
+  model = training.model.clone(scan=False, induction=None)
+  state = unstack(training.state)
   trainable, frozen = state.trainable, state.frozen
   batch = jax.tree.map(
       lambda *x: jnp.concatenate(x), *training.batches.values())

@@ -20,6 +20,7 @@ from flamingo import params as params_lib
 from flamingo.data.tags import Tags
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.induction import InductionPath
 from flamingo.model.lm import LM
 from flamingo.model.positions import RopeScaling
 from flamingo.model.products import Dtype
@@ -46,7 +47,7 @@ VERSION = 1
 _CLASSES = {
     cls.__name__: cls for cls in (
         Flamingo, LM, RopeScaling, PerceiverResampler, GatedCrossAttention,
-        Whitening, ViT, NFNet, EfficientNetLite, PooledGrid)}
+        Whitening, InductionPath, ViT, NFNet, EfficientNetLite, PooledGrid)}
 
 
 def save(

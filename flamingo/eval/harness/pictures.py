@@ -118,9 +118,12 @@ class Pictures:
         params, jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8), frames=1,
         **static)
     self._shape, self._width = latents.shape[1:], compared.shape[1]
+    # A gist comes with the latents where there is an induction path.
+    more = () if model.induction is None else (model.induction,)
     name = fingerprint(
         {k: v for k, v in params.items() if k in _SEEING},
-        model.vision, model.resampler, model.whitening, preprocess, similarity)
+        model.vision, model.resampler, model.whitening, preprocess, similarity,
+        *more)
     self._store = features.FeatureStore(
         pathlib.Path(cache) / name, name,
         (int(np.prod(self._shape)) + self._width,), np.float32)
