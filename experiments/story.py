@@ -113,7 +113,7 @@ def _facts(loaded, metrics, seconds: float) -> dict[str, str]:
   last = [row for row in metrics if 'seconds_per_step' in row]
   step = float(np.median([row['seconds_per_step'] for row in last] or [np.nan]))
   galleries = loaded.pictures.galleries
-  has_path = loaded.model.induction is not None
+  has_path = 'induction' in loaded.state.trainable
   return {
       'Vision encoder (frozen)':
           f'EfficientNet-Lite, {config.frozen.vision}: '

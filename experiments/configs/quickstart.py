@@ -6,7 +6,7 @@ Purpose: EfficientNet-Lite0 and SmolLM2-135M, both frozen, are joined by a
 Command: make quickstart, or
   python -m experiments.train --config=experiments/configs/quickstart.py \
       --workdir=runs/quickstart
-Cost: 15 to 17 minutes with installation and evaluation, on two quiet cores; 23
+Cost: 14 to 17 minutes with installation and evaluation, on two quiet cores; 23
   were measured on a host that took up to 39 % of the processors' time.
 Reaches, on test emoji, seeds 0, 1, 2 (mean, standard deviation): binding from
   colour to line 2-way 4-shot 97.8 +- 0.4 %, 5-way 1-shot 94.1 +- 0.6; one style
@@ -16,9 +16,10 @@ Reaches, on test emoji, seeds 0, 1, 2 (mean, standard deviation): binding from
 
 Where it leaves the paper, and why (docs/quickstart.md has the measurements):
 gates open a little, branches are scaled to the frozen residual stream, features
-are whitened, new tokens start as ordinary ones, and half of the episodes have
-classes that are mixtures of two. The paper's zero gates are the library's
-default.
+are whitened, new tokens start as ordinary ones, pictures are written where the
+LM's induction heads look for them, and half of the episodes have classes that
+are mixtures of two. The paper's zero gates are the library's default, without
+such a path.
 """
 
 import ml_collections
