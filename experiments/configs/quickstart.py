@@ -9,10 +9,10 @@ Command: make quickstart, or
 Cost: 14 to 17 minutes with installation and evaluation, on two quiet cores; 23
   were measured on a host that took up to 39 % of the processors' time.
 Reaches, on test emoji, seeds 0, 1, 2 (mean, standard deviation): binding from
-  colour to line 2-way 4-shot 97.8 +- 0.4 %, 5-way 1-shot 94.1 +- 0.6; one style
-  98.4 +- 0.8; within a subgroup 78.8 +- 0.4; category 2-way 4-shot 77.4 +- 3.4,
-  5-way 4-shot 50.8 +- 4.4; a true picture is worth 0.44 +- 0.09 nats a token to
-  captions, and 21.7 +- 6.8 points to easy-VQA. All: docs/quickstart.md.
+  colour to line 2-way 4-shot 98.8 +- 0.4 %, 5-way 1-shot 95.8 +- 1.3; one style
+  97.8 +- 1.5; within a subgroup 83.7 +- 0.9; category 2-way 4-shot 79.3 +- 0.9,
+  5-way 4-shot 54.8 +- 3.6; a true picture is worth 0.53 +- 0.03 nats a token to
+  captions, and 31.2 +- 3.3 points to easy-VQA. All: docs/quickstart.md.
 
 Where it leaves the paper, and why (docs/quickstart.md has the measurements):
 gates open a little, branches are scaled to the frozen residual stream, features
