@@ -173,6 +173,7 @@ def build_model(
 
 def _induction_path(section, lm, visual_width, residual_rms):
   check_keys(section, ('heads', 'rank', 'strength'), 'config.induction')
+  induction.check_heads(LM(**lm), section.heads)
   layer = min(layer for layer, _ in section.heads)
   size = 1.0 if residual_rms is None else float(residual_rms[layer])
   return induction.InductionPath(
@@ -207,9 +208,10 @@ def choose_scan(
     return layers == 'scanned'
   if (platform or jax.default_backend()) == 'cpu':
     return False
+  if model.induction is not None:
+    print('Layers stay unrolled. An induction path stands before one alone.')
+    return False
   try:
-    if model.induction is not None:
-      raise ValueError('An induction path stands before one of them alone.')
     scan.check(model.lm, groups, model.xattn[:groups.count])
   except ValueError as error:
     print(f'Layers stay unrolled. {error}')

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+from experiments import build
 from experiments.configs import quickstart
 from flamingo.data import encode
 from flamingo.data.tokenizer import Tokenizer
@@ -191,8 +192,25 @@ def test_each_component_answers_to_itself_alone(lm):
   np.testing.assert_allclose(scores, np.diag(strengths), atol=1e-3)
   assert (strengths[:7] > 0).all() and (strengths[7:] == 0).all()
   assert (np.diff(strengths[:7]) < 0).all()  # the strongest in front
-  with pytest.raises(ValueError, match='rank of 1 to 19; came heads=.*rank=20'):
+  with pytest.raises(ValueError, match='rank of 1 to 19, .* came 20'):
     match(lm, params, heads, 19, rank=20)
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(heads=()), '30 layers with 9 each; came none'),
+    (dict(heads=((17, 3), (30, 1))), r'came \[\(30, 1\)\].*find_heads'),
+    (dict(heads=((17, 9),)), r'came \[\(17, 9\)\]'),
+    (dict(ranks=3), "induction.ranks. Did you mean 'rank'"),
+])
+def test_a_config_of_heads_that_are_not_there_is_refused(change, says):
+  config = quickstart.get_config()
+  with config.unlocked():
+    config.induction.update(change)
+  settings = dict(
+      vocab_size=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
+      hidden=1536)
+  with pytest.raises(ValueError, match=says):
+    build.build_model(config, settings, 1280, residual_rms=np.ones(30))
 
 
 def test_the_quickstarts_heads_are_those_that_smollm2_copies_with():

@@ -122,6 +122,18 @@ def find_heads(
       for layer, head in np.argwhere(found >= least)}
 
 
+def check_heads(lm: LM, heads: Sequence[Head]) -> None:
+  """Raises ValueError if there are none, or some that the model lacks."""
+  absent = [
+      (layer, head) for layer, head in heads
+      if not (0 <= layer < lm.layers and 0 <= head < lm.heads)]
+  if absent or not heads:
+    raise ValueError(
+        f'An induction path needs heads as (layer, head), of {lm.layers} '
+        f'layers with {lm.heads} each; came {absent or "none"}. '
+        '`induction.find_heads` finds those of a language model.')
+
+
 def match(
     lm: LM, params: Params, heads: Sequence[Head], visual_width: int, *,
     rank: int, distance: int = 62,
@@ -146,12 +158,15 @@ def match(
     `asked` and `answered`, [C D] each.
 
   Raises:
-    ValueError: no heads, or more components than gists or states have.
+    ValueError: no heads, or heads that the model lacks; or more components
+      than gists or states have.
   """
-  if not heads or not 0 < rank <= min(visual_width, lm.width):
+  check_heads(lm, heads)
+  if not 0 < rank <= min(visual_width, lm.width):
     raise ValueError(
-        'An induction path needs heads, and a rank of 1 to '
-        f'{min(visual_width, lm.width)}; came heads={heads!r}, rank={rank}.')
+        'An induction path has a rank of 1 to '
+        f'{min(visual_width, lm.width)}, the components of gists and states; '
+        f'came {rank}.')
   asked = np.zeros((visual_width, lm.width), np.float32)
   answered = np.zeros_like(asked)
   for layer in sorted({layer for layer, _ in heads}):
