@@ -160,9 +160,7 @@ def build_model(
     blocks[0] = blocks[0].clone(gate_init=section.first_gate, out_scale=1.0)
   path = None
   if config.get('induction', {}).get('strength'):
-    path = _induction_path(
-        config.induction, lm, visual_width,
-        residual_rms if section.scale_branches else None)
+    path = _induction_path(config.induction, lm, visual_width)
   model = Flamingo(
       lm=LM(**lm, dtype=dtype), resampler=resampler, xattn=blocks,
       every=section.every, offset=section.offset, whitening=whitening,
@@ -171,25 +169,12 @@ def build_model(
       model, section.get('layers', 'unrolled'), platform))
 
 
-def _induction_path(section, lm, visual_width, residual_rms):
-  check_keys(section, ('heads', 'rank', 'strength'), 'config.induction')
-  induction.check_heads(LM(**lm), section.heads)
-  layer = min(layer for layer, _ in section.heads)
-  size = 1.0 if residual_rms is None else float(residual_rms[layer])
-  return induction.InductionPath(
-      visual_width=visual_width, width=lm['width'], layer=layer,
-      tag=lm['vocab_size'],
-      branch_scale=section.strength * size * lm['width']**0.5)
-
-
-def match_heads(
-    config: ml_collections.ConfigDict, frozen: Frozen, visual_width: int
-) -> dict[str, np.ndarray]:
-  """First values of the path that section `induction` asks for."""
-  heads = [tuple(head) for head in config.induction.heads]
-  return induction.match(
-      LM(**frozen.lm), frozen.lm_params, heads, visual_width,
-      rank=config.induction.rank)
+def _induction_path(section, lm, visual_width):
+  section = dict(section, heads=tuple(map(tuple, section.heads)))
+  induction.check_heads(LM(**lm), section['heads'])
+  return call(
+      induction.InductionPath, section, 'config.induction',
+      visual_width=visual_width, tag=lm['vocab_size'])
 
 
 def choose_scan(
@@ -209,7 +194,7 @@ def choose_scan(
   if (platform or jax.default_backend()) == 'cpu':
     return False
   if model.induction is not None:
-    print('Layers stay unrolled. An induction path stands before one alone.')
+    print('Layers stay unrolled. An induction path tells heads of some.')
     return False
   try:
     scan.check(model.lm, groups, model.xattn[:groups.count])

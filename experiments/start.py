@@ -40,9 +40,6 @@ def build_state(
   if config.whitening.width:
     fresh['whitening'] = jax.tree.map(
         jnp.asarray, data_lib.fit_whitening(pictures, config.whitening.width))
-  if model.induction is not None:
-    fresh['induction'] = jax.tree.map(jnp.asarray, build.match_heads(
-        config, frozen, model.induction.visual_width))
   if mesh is not None:
     fresh = sharding.place(fresh, sharding.shardings(fresh, mesh))
   return model, fresh

@@ -80,10 +80,9 @@ def test_the_quickstart_builds():
   assert first == (config.model.first_gate, 1.0)
   assert set(others) == {(config.xattn.gate_init, config.xattn.out_scale)}
   assert config.xattn.out_scale == 0
-  # The way to the induction heads is a share of the stream's norm, 24 RMS.
   path = model.induction
-  assert path.layer == 17 and path.tag == 49152
-  np.testing.assert_allclose(path.branch_scale, 0.5 * 24 * rms[17])
+  assert path.heads == tuple(map(tuple, config.induction.heads))
+  assert path.visual_width == config.whitening.width and path.tag == 49152
   optimizer = build.build_optimizer(config)
   jax.eval_shape(optimizer.init, trainable)
 
@@ -131,7 +130,7 @@ def test_auto_leaves_layers_unrolled_that_no_scan_can_read(capsys):
   build_on = lambda: build.build_model(
       config, lm, 1280, residual_rms=np.ones(30), platform='gpu')
   assert not build_on().scan
-  assert 'An induction path stands before one' in capsys.readouterr().out
+  assert 'An induction path tells heads of some' in capsys.readouterr().out
   config.induction.strength = 0.0
   assert not build_on().scan
   assert 'stay unrolled. Layers are scanned over in' in capsys.readouterr().out

@@ -69,13 +69,15 @@ def _gpu(monkeypatch, kind, capability, number=1):
   monkeypatch.setattr(jax, 'devices', lambda: [device] * number)
 
 
-def _has_kernel(l=6, m=10, d=8):
+def _has_kernel(l=6, m=10, d=8, e=8):
   shape = lambda *s: jax.ShapeDtypeStruct(s, jnp.bfloat16)
-  return fused.has_kernel(shape(1, l, 2, d), shape(1, m, 2, d))
+  return fused.has_kernel(
+      shape(1, l, 2, d), shape(1, m, 2, d), shape(1, m, 2, e))
 
 
 @pytest.mark.parametrize('shape', [
-    dict(l=7), dict(m=11), dict(d=12), dict(d=136)], ids=str)
+    dict(l=7), dict(m=11), dict(d=12, e=12), dict(d=136, e=136), dict(d=16)],
+    ids=str)
 def test_shapes_that_have_no_kernel_are_not_given_to_it(shape, monkeypatch):
   _gpu(monkeypatch, 'NVIDIA H100 80GB HBM3', '9.0')
   assert _has_kernel() and not _has_kernel(**shape)

@@ -1,4 +1,4 @@
-"""The way to the induction heads: what it writes, where, and to whom."""
+"""The way to the induction heads: who asks, who answers, and who is told."""
 
 import importlib.util
 import json
@@ -8,8 +8,10 @@ from experiments.configs import quickstart
 from flamingo.data import encode
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.eval.decode import Predictor
+from flamingo.model.attention import masked_softmax
 from flamingo.model.cache import Place
-from flamingo.model.induction import find_heads, gist, InductionPath, match
+from flamingo.model.decoder import Beside
+from flamingo.model.induction import find_heads, gist, InductionPath
 from flamingo.model.lm import LM
 from flamingo.pretrained import lm as pretrained_lm
 from flamingo.pretrained import native
@@ -28,13 +30,13 @@ ANSWERED = np.array([[0, 0, 1, 0, 0, 1]], bool)
 
 @pytest.fixture(scope='module')
 def model(tiny):
-  """The tiny Flamingo with a path before layer 2, between its gated blocks."""
+  """The tiny Flamingo with a path to heads of its layers 1 and 3."""
   small = tiny.model
   return small.clone(
       resampler=small.resampler.clone(width=23, project_input=False),
       xattn=tuple(b.clone(visual_width=23) for b in small.xattn),
       induction=InductionPath(
-          visual_width=23, width=11, layer=2, tag=259, branch_scale=3.0))
+          visual_width=23, width=7, heads=((1, 0), (3, 1), (3, 2)), tag=259))
 
 
 @pytest.fixture(scope='module')
@@ -66,14 +68,79 @@ def test_a_path_of_zeros_changes_no_bit(model, params, tiny):
 def test_image_tags_ask_and_the_words_behind_them_answer(params, model):
   rng = np.random.default_rng(0)
   gists = rng.normal(size=(1, 2, 23)).astype(np.float32)
-  x = np.zeros((1, 6, 11), np.float32)
   own = params['induction']
-  came = model.induction.apply({'params': own}, x, gists, TOKENS, INDEX)
+  came = model.induction.apply({'params': own}, gists, TOKENS, INDEX)
+  assert {layer: more.heads for layer, more in came.items()} == {
+      1: (0,), 3: (1, 2)}
   seen = gists[:, np.maximum(INDEX[0] - 1, 0)]
-  expected = 3 * (
-      ASKED[..., None] * (seen @ own['asked'])
-      + ANSWERED[..., None] * (seen @ own['answered']))
-  np.testing.assert_allclose(came, expected, rtol=1e-5, atol=1e-5)
+  for more in came.values():
+    np.testing.assert_allclose(
+        more.query, ASKED[..., None] * (seen @ own['asked']), rtol=1e-5)
+    np.testing.assert_allclose(
+        more.key, ANSWERED[..., None] * (seen @ own['answered']), rtol=1e-5)
+
+
+def test_what_is_beside_is_added_to_the_scores_of_its_heads(lm):
+  lm, params = lm
+  rng = np.random.default_rng(2)
+  x = rng.normal(size=(1, 9, 22)).astype(np.float32)
+  asked, answered = rng.normal(size=(2, 1, 9, 7)).astype(np.float32)
+
+  def both(lm):
+    attn, place = lm.layer[1].attn, Place.of(jnp.zeros((1, 9), jnp.int32))
+    came = attn(x, place, None, Beside(asked, answered, (1, 4)))[0]
+    query, key = attn._query_and_key(x, place)
+    value = jnp.repeat(attn.value(x), 2, axis=2)
+    scores = jnp.einsum('blhd,bmhd->bhlm', query, jnp.repeat(key, 2, axis=2))
+    scores = scores * 10**-0.5
+    scores = scores.at[:, jnp.array([1, 4])].add((asked @ answered.mT)[:, None])
+    weights = masked_softmax(scores, place.mask[:, None])
+    return came, attn.out(jnp.einsum('bhlm,bmhd->blhd', weights, value))
+
+  came, expected = lm.apply({'params': params}, method=both)
+  np.testing.assert_allclose(came, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_path_begins_with_the_likeness_of_leading_components():
+  path = InductionPath(
+      visual_width=5, width=3, heads=((1, 0),), tag=259, strength=7.0)
+  gists = np.random.default_rng(0).normal(size=(1, 2, 5)).astype(np.float32)
+  inputs = gists, TOKENS, INDEX
+  params = path.init(jax.random.key(0), *inputs)
+  more = path.apply(params, *inputs)[1]
+  score = (more.query @ more.key.mT)[0]
+  # The second `<image>` asks the first name.
+  np.testing.assert_allclose(
+      score[4, 2], 7 * gists[0, 0, :3] @ gists[0, 1, :3], rtol=1e-5)
+
+
+def test_a_path_of_no_strength_says_nothing_and_learns_to(model):
+  path = model.induction
+  assert path.strength == 0
+  inputs = np.ones((1, 2, 23), np.float32), TOKENS, INDEX
+
+  def score(params):
+    more = path.apply({'params': params}, *inputs)[1]
+    return (more.query @ more.key.mT)[0, 4, 2]
+
+  first, grads = jax.value_and_grad(score)(
+      path.init(jax.random.key(0), *inputs)['params'])
+  assert first == 0 and np.abs(grads['asked']).max() > 0.1
+
+
+@pytest.mark.parametrize('remat', ['dots', 'full'])
+def test_a_path_learns_the_same_where_layers_are_read_twice(
+    model, params, tiny, remat):
+  def grad(model):
+    loss = lambda path: jnp.square(model.apply(
+        {'params': params | {'induction': path}}, tiny.images, tiny.tokens,
+        tiny.image_index)).sum()
+    return jax.jit(jax.grad(loss))(params['induction'])
+
+  came, expected = grad(model.clone(remat=remat)), grad(model)
+  for name, leaf in expected.items():
+    assert np.abs(leaf).max() > 0.1
+    np.testing.assert_allclose(came[name], leaf, rtol=1e-3, atol=1e-4)
 
 
 def test_a_gist_has_norm_one_and_that_of_padding_is_zero():
@@ -115,16 +182,16 @@ def test_a_model_with_a_path_can_be_written_down(model):
   assert native.describe(again) == native.describe(model)
 
 
-@pytest.mark.parametrize('change,says', [
+@pytest.mark.parametrize('change, says', [
     (dict(scan=True), 'Take layers=unrolled'),
-    (dict(layer=5), 'before layer 5 of 5'),
+    (dict(heads=((5, 0),)), '5 layers with .*came'),
     (dict(width=19), '23 and 19 wide'),
 ])
 def test_where_no_path_can_be_is_said(model, params, tiny, change, says):
   changed = model
   if 'scan' in change:
     changed = model.clone(scan=True)
-  if 'layer' in change:
+  if 'heads' in change:
     changed = model.clone(induction=model.induction.clone(**change))
   if 'width' in change:
     changed = model.clone(
@@ -159,48 +226,11 @@ def test_weights_are_those_that_attention_has(lm):
   np.testing.assert_allclose(branch, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_form_of_two_states_is_their_score(lm):
-  lm, params = lm
-  states = np.random.default_rng(1).normal(size=(1, 9, 22)).astype(np.float32)
-  states /= np.sqrt((states**2).mean(-1, keepdims=True))
-
-  def scores(lm):
-    attn, norm = lm.layer[1].attn, lm.layer[1].attn_norm
-    place = Place.of(jnp.zeros((1, 9), jnp.int32))
-    query, key = attn._query_and_key(norm(states), place)
-    key = jnp.repeat(key, 2, axis=2)
-    return jnp.einsum('blhd,bmhd->hlm', query, key)
-
-  expected = np.asarray(lm.apply({'params': params}, method=scores))
-  for far in 3, 7:  # from the last token
-    forms = lm.apply(
-        {'params': params}, 1, jnp.asarray([far]), method='score_forms')
-    came = np.einsum('d,hde,e->h', states[0, 8], forms, states[0, 8 - far])
-    np.testing.assert_allclose(came, expected[:, 8, 8 - far], rtol=1e-3)
-
-
-def test_each_component_answers_to_itself_alone(lm):
-  lm, params = lm
-  heads = [(1, 0), (1, 4)]
-  values = match(lm, params, heads, 19, rank=7, distance=5)
-  assert values['asked'].shape == values['answered'].shape == (19, 22)
-  forms = np.asarray(lm.apply(
-      {'params': params}, 1, jnp.arange(2, 6), method='score_forms'))
-  form = forms[0] + forms[4]
-  scores = values['asked'] @ form @ values['answered'].T
-  strengths = np.diag(scores)
-  np.testing.assert_allclose(scores, np.diag(strengths), atol=1e-3)
-  assert (strengths[:7] > 0).all() and (strengths[7:] == 0).all()
-  assert (np.diff(strengths[:7]) < 0).all()  # the strongest in front
-  with pytest.raises(ValueError, match='rank of 1 to 19, .* came 20'):
-    match(lm, params, heads, 19, rank=20)
-
-
 @pytest.mark.parametrize('change, says', [
     (dict(heads=()), '30 layers with 9 each; came none'),
     (dict(heads=((17, 3), (30, 1))), r'came \[\(30, 1\)\].*find_heads'),
     (dict(heads=((17, 9),)), r'came \[\(17, 9\)\]'),
-    (dict(ranks=3), "induction.ranks. Did you mean 'rank'"),
+    (dict(ranks=3), "induction.ranks. Known keys: .*width"),
 ])
 def test_a_config_of_heads_that_are_not_there_is_refused(change, says):
   config = quickstart.get_config()

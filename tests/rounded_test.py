@@ -7,19 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-# b, l, m, query heads, key heads, d
-SHAPES = [(2, 5, 11, 6, 3, 8), (3, 1, 7, 2, 2, 5), (1, 37, 64, 4, 1, 16)]
+# b, l, m, query heads, key heads, widths of keys and of values
+SHAPES = [
+    (2, 5, 11, 6, 3, 8, 8), (3, 1, 7, 2, 2, 5, 5), (1, 37, 64, 4, 1, 16, 7)]
 
 
 def _inputs(shape, dtype=jnp.float32):
-  b, l, m, h, k, d = shape
+  b, l, m, h, k, d, e = shape
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
   mask = rng.random((b, l, m)) < 0.4
   mask[:, -1, 0] = True
   mask[0, 0] = False  # text before the first image
-  return (draw(b, l, h, d), draw(b, m, k, d), draw(b, m, k, d),
-          jnp.asarray(mask), draw(b, l, h, d))
+  return (draw(b, l, h, d), draw(b, m, k, d), draw(b, m, k, e),
+          jnp.asarray(mask), draw(b, l, h, e))
 
 
 def _off(came, expected):

@@ -50,8 +50,8 @@ def get_config():
           heads=8, head_dim=64, ff_hidden=1152, gate_init=0.5,
           ff_gate_init=0.1, out_scale=0.0)),
       induction=D(dict(
-          heads=((17, 3), (17, 4), (17, 5), (18, 6), (18, 7)), rank=24,
-          strength=0.5)),
+          heads=((17, 3), (17, 4), (17, 5), (18, 6), (18, 7)), width=64,
+          strength=30.0)),
       mesh=D(dict(data=-1, fsdp=1, tensor=1)),
       step=D(dict(
           micro_batches=1, combine='sum', z_loss=0.0, ema=0.0)),

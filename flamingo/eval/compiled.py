@@ -33,7 +33,7 @@ def states(model: Flamingo, params: Params, *arrays) -> Float[Array, 'b l d']:
 def stem(model: Flamingo, params: Params, *arrays, room: int) -> Cache:
   """A cache of a batch, with room for more tokens."""
   rows, length = arrays[1].shape
-  cache = model.lm.empty_cache(rows, length + room)
+  cache = model.empty_cache(rows, length + room)
   return _read(model, params, *arrays, cache=cache)[1]
 
 
@@ -75,7 +75,7 @@ def prefill(
   rows, length = tokens.shape
   x, cache = _read(
       model, params, latents, tokens, image_index, positions, mask,
-      cache=model.lm.empty_cache(rows, length + room))
+      cache=model.empty_cache(rows, length + room))
   x = jnp.take_along_axis(x, last[:, :, None], axis=1)[:, 0]
   # New text sees what the last token saw, so one image a row is all it needs.
   index = jnp.take_along_axis(image_index, last, axis=1)

@@ -83,15 +83,11 @@ class Norm(nn.Module):
     if self.kind == 'layer' and self.use_bias:
       self.bias = self.param('bias', nn.initializers.zeros, (self.size,))
 
-  @property
-  def gain(self) -> Float[Array, 'd']:
-    """What each channel is multiplied by."""
-    scale = self.scale.astype(jnp.float32)
-    return scale + 1 if self.plus_one else scale
-
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
     x = standardize(x, self.kind, self.eps)
-    x = x * jnp.broadcast_to(self.gain, x.shape)
+    scale = self.scale.astype(jnp.float32)
+    scale = scale + 1 if self.plus_one else scale
+    x = x * jnp.broadcast_to(scale, x.shape)
     if self.kind == 'layer' and self.use_bias:
       x = x + jnp.broadcast_to(self.bias.astype(jnp.float32), x.shape)
     return x
@@ -110,12 +106,12 @@ def standardize(
 def attend(
     query: Float[Array, 'b l h d'],
     key: Float[Array, 'b m k d'],
-    value: Float[Array, 'b m k d'],
+    value: Float[Array, 'b m k e'],
     mask: Bool[Array, 'b l m'] | None = None,
     bias: Float[Array, 'b h l m'] | None = None,
     scale: float | None = None,
     dtype: Dtype = jnp.float32,
-) -> Float[Array, 'b l h d']:
+) -> Float[Array, 'b l h e']:
   """Attention in which a query that may look at nothing returns zero.
 
   Queries are scaled by `scale`, or d ** -0.5. With fewer key heads than query
@@ -126,7 +122,7 @@ def attend(
   b, l, h, d = query.shape
   scale = d**-0.5 if scale is None else scale
   if bias is None and dtype == jnp.bfloat16:
-    if fused.has_kernel(query, key):
+    if fused.has_kernel(query, key, value):
       return fused.attend_fused(query, key, value, mask, scale)
     if rounded.is_faster(dtype):
       return rounded.attend_rounded(query, key, value, mask, scale)
@@ -143,7 +139,7 @@ def attend(
   out = jnp.einsum(
       'bkglm,bmkd->blkgd', weights.astype(value.dtype), value,
       preferred_element_type=jnp.float32)
-  return out.reshape(b, l, h, d)
+  return out.reshape(b, l, h, -1)
 
 
 def masked_softmax(

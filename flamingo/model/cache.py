@@ -5,6 +5,8 @@ window or a bias over distances is right under padding on either side, and where
 several continuations of one prompt lie side by side.
 """
 
+from collections.abc import Mapping
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,8 @@ class Cache:
   padded there marks the slot invalid. So prompts may be padded on either side.
 
   Attributes:
-    keys: a tuple over layers of [B M K d].
-    values: likewise.
+    keys: a tuple over layers of [B M K d], some of them wider.
+    values: a tuple over layers of [B M K d].
     positions: int32 [B M], position of the token in each slot.
     valid: bool [B M], whether the slot holds a token.
     length: int32 scalar, slots used.
@@ -37,13 +39,18 @@ class Cache:
   @classmethod
   def empty(
       cls, batch: int, size: int, layers: int, heads: int, head_dim: int,
-      dtype: Dtype,
+      dtype: Dtype, wider: Mapping[int, int] | None = None,
   ) -> 'Cache':
-    """Room for `size` tokens in each of `batch` rows."""
-    shape = (batch, size, heads, head_dim)
-    zeros = tuple(jnp.zeros(shape, dtype) for _ in range(layers))
+    """Room for `size` tokens in each of `batch` rows.
+
+    `wider` says by how much keys are wider, by layer.
+    """
+    wider = wider or {}
+    zeros = lambda more: jnp.zeros(
+        (batch, size, heads, head_dim + more), dtype)
     return cls(
-        keys=zeros, values=zeros,
+        keys=tuple(zeros(wider.get(i, 0)) for i in range(layers)),
+        values=tuple(zeros(0) for _ in range(layers)),
         positions=jnp.zeros((batch, size), jnp.int32),
         valid=jnp.zeros((batch, size), bool), length=jnp.int32(0))
 

@@ -3,15 +3,47 @@
 from collections.abc import Callable
 
 from flax import linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
+import numpy as np
 
 from flamingo.model.attention import (
     attend, FeedForward, Linear, masked_softmax, Norm)
 from flamingo.model.cache import Place
 from flamingo.model.positions import alibi, alibi_slopes, window_mask
 from flamingo.model.products import Dtype
+
+
+@flax.struct.dataclass
+class Beside:
+  """What queries and keys of a layer have besides what is made of its input.
+
+  The inner product of the two is added to the scores of some heads.
+
+  Attributes:
+    query: [B L R], of each new token.
+    key: likewise. All key heads have it, and a cache holds it with them.
+    heads: query heads that are told.
+  """
+
+  query: jax.Array
+  key: jax.Array
+  heads: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+  def widen(
+      self, query: Float[Array, 'b l h d'], key: Float[Array, 'b l k d'],
+      scale: float,
+  ) -> tuple[Float[Array, 'b l h e'], Float[Array, 'b l k e']]:
+    """Both with it behind, for products that are multiplied by `scale`."""
+    told = np.isin(np.arange(query.shape[2]), self.heads)[:, None]
+    asked = jnp.where(told, self.query[:, :, None] / scale, 0)
+    answered = jnp.broadcast_to(
+        self.key[:, :, None], key.shape[:3] + self.key.shape[2:])
+    return tuple(
+        jnp.concatenate([x, more.astype(x.dtype)], axis=-1)
+        for x, more in ((query, asked), (key, answered)))
 
 
 class SelfAttention(nn.Module):
@@ -81,10 +113,13 @@ class SelfAttention(nn.Module):
         dtype=self.dtype)
 
   def __call__(
-      self, x: Float[Array, 'b l d'], place: Place, cache: tuple | None
+      self, x: Float[Array, 'b l d'], place: Place, cache: tuple | None,
+      beside: Beside | None = None,
   ) -> tuple[Float[Array, 'b l d'], tuple[jax.Array, jax.Array]]:
     """Returns the branch [B L D] and the keys and values [B M K d]."""
     query, key = self._query_and_key(x, place)
+    if beside is not None:
+      query, key = beside.widen(query, key, self._scale)
     value = self._clipped(self.value(x)).astype(self.dtype)
     if cache is not None:
       old_key, old_value, length = cache
@@ -93,7 +128,7 @@ class SelfAttention(nn.Module):
       value = append(old_value, value, length, axis=1)
     mask, bias = self._mask_and_bias(place)
     seen = attend(
-        query, key, value, mask, bias, self.scale, dtype=self.dtype)
+        query, key, value, mask, bias, self._scale, dtype=self.dtype)
     return self.out(seen), (key, value)
 
   def weights(
@@ -102,28 +137,15 @@ class SelfAttention(nn.Module):
     """How much each token looks at each, in float32."""
     query, key = self._query_and_key(x, place)
     key = jnp.repeat(key, self.heads // self.kv_heads, axis=2)
-    scale = self.head_dim**-0.5 if self.scale is None else self.scale
-    scores = scale * jnp.einsum(
+    scores = self._scale * jnp.einsum(
         'blhd,bmhd->bhlm', query, key, preferred_element_type=jnp.float32)
     mask, bias = self._mask_and_bias(place)
     return masked_softmax(
         scores if bias is None else scores + bias, mask[:, None])
 
-  def score_forms(self, distances: Int[Array, 'n']) -> Float[Array, 'h d d']:
-    """Each head's scores as a bilinear form of two normed states.
-
-    The mean over distances, which rotary embeddings make a difference of. The
-    scale, biases, ALiBi and norms of heads are no part of it.
-    """
-    query = self.query.kernel.astype(jnp.float32)
-    key = self.key.kernel.astype(jnp.float32)
-    key = jnp.repeat(key, self.heads // self.kv_heads, axis=1)
-    if self.rotate is not None:
-      # A key at position 0, asked for from each distance.
-      far = jnp.broadcast_to(query, (len(distances),) + query.shape)
-      places = jnp.broadcast_to(distances[:, None], far.shape[:2])
-      query = self.rotate(far, places).mean(axis=0)
-    return jnp.einsum('ahd,bhd->hab', query, key)
+  @property
+  def _scale(self) -> float:
+    return self.head_dim**-0.5 if self.scale is None else self.scale
 
   def _query_and_key(self, x, place):
     return (
@@ -197,27 +219,18 @@ class Layer(nn.Module):
     """What attention's weights are, of the residual stream before it."""
     return self.attn.weights(self.attn_norm(x) if self.norm_first else x, place)
 
-  def score_forms(self, distances: Int[Array, 'n']) -> Float[Array, 'h d d']:
-    """Attention's scores as forms of two states, see `SelfAttention`.
-
-    Of states of root mean square 1: what the norm multiplies by is in them.
-    """
-    forms = self.attn.score_forms(distances)
-    if not self.norm_first:
-      return forms
-    gain = self.attn_norm.gain
-    return forms * gain[None, :, None] * gain[None, None, :]
-
   def __call__(
       self,
       x: Float[Array, 'b l d'],
       place: Place,
       cache: tuple | None = None,
+      beside: Beside | None = None,
   ) -> tuple[Float[Array, 'b l d'], tuple[jax.Array, jax.Array]]:
     """Returns the residual stream [B L D] and this layer's keys and values."""
     before = lambda norm, x: norm(x) if self.norm_first else x
     after = lambda norm, x: x if self.norm_first else norm(x)
-    branch, key_value = self.attn(before(self.attn_norm, x), place, cache)
+    branch, key_value = self.attn(
+        before(self.attn_norm, x), place, cache, beside)
     if self.norm_after:
       branch = self.attn_after_norm(branch)
     y = after(self.attn_norm, x + branch)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from flamingo.model import scan as scan_lib
 from flamingo.model.cache import Cache, layer_of
-from flamingo.model.induction import gist, InductionPath
+from flamingo.model.induction import check_heads, gist, InductionPath
 from flamingo.model.lm import LM
 from flamingo.model.products import project_to_rows
 from flamingo.model.resampler import PerceiverResampler
@@ -36,15 +36,9 @@ def gated_layers(layers: int, every: int, offset: int) -> tuple[int, ...]:
   return tuple(range(offset, layers, every))
 
 
-def spans(
-    layers: int, every: int, offset: int, cuts: Sequence[int] = ()
-) -> tuple[range, ...]:
-  """LM layers from each gated block to the next, and those before the first.
-
-  `cuts` are layers that something else stands before.
-  """
-  starts = gated_layers(layers, every, offset)
-  edges = sorted({0, *starts, *cuts, layers})
+def spans(layers: int, every: int, offset: int) -> tuple[range, ...]:
+  """LM layers from each gated block to the next, and those before the first."""
+  edges = sorted({0, *gated_layers(layers, every, offset), layers})
   return tuple(range(a, b) for a, b in zip(edges, edges[1:]))
 
 
@@ -120,15 +114,12 @@ class Flamingo(nn.Module):
       self.new_unembedding = self.param('new_unembedding', init, rows)
 
   def _check_induction(self):
-    path, resampler = self.induction, self.resampler
+    resampler = self.resampler
+    check_heads(self.lm, self.induction.heads)
     if self.scan:
       raise ValueError(
-          f'An induction path stands before layer {path.layer} alone, and '
-          'scanned layers are all alike. Take layers=unrolled.')
-    if not 0 <= path.layer < self.lm.layers:
-      raise ValueError(
-          f'An induction path before layer {path.layer} of {self.lm.layers}: '
-          'there is no such layer.')
+          'An induction path tells heads of some layers, and scanned layers '
+          'are all alike. Take layers=unrolled.')
     if resampler is not None and resampler.width != resampler.visual_width:
       raise ValueError(
           'An induction path takes features as wide as latents, beside which '
@@ -208,22 +199,21 @@ class Flamingo(nn.Module):
     place = self.lm.place(
         tokens, valid=valid, positions=positions, mask=mask, cache=cache)
     x = self.lm.begin(self.embed(tokens), place)
-    path, cuts = self.induction, ()
-    if path is not None:
+    beside = {}
+    if self.induction is not None:
       latents, gists = latents[:, :, :-1], latents[:, :, -1]
-      cuts = (path.layer,)
+      beside = self.induction(gists, tokens, image_index)
     inputs = latents, image_index, place
     caches = [layer_of(cache, i) for i in range(self.lm.layers)]
     remat = 'none' if self.is_initializing() else self.remat
     groups, key_values = self.groups, []
-    for span in spans(self.lm.layers, self.every, self.offset, cuts):
+    for span in spans(self.lm.layers, self.every, self.offset):
       part = slice(span.start, span.stop)
-      if span.start in cuts:
-        x = path(x, gists, tokens, image_index)
       if groups is None or span.start not in groups.layers:
         x, new = scan_lib.read_span(
             self.gated.get(span.start), self.lm.layer[part], x, caches[part],
-            *inputs, remat=remat, activations=self.activations)
+            *inputs, beside=[beside.get(i) for i in span], remat=remat,
+            activations=self.activations)
       elif span.start == groups.first:
         x, new = self._read_groups(groups, x, caches, *inputs)
       else:
@@ -254,6 +244,11 @@ class Flamingo(nn.Module):
          scan_lib.declared(self.lm, LAYERS, make_layers)),
         numbers, x, caches, latents, image_index, place, remat=self.remat,
         activations=self.activations)
+
+  def empty_cache(self, batch: int, size: int) -> Cache:
+    """A cache with room for `size` tokens in each of `batch` rows."""
+    wider = None if self.induction is None else self.induction.wider
+    return self.lm.empty_cache(batch, size, wider)
 
   def embed(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l e']:
     """Frozen rows of the LM beside trainable rows of the new tokens."""

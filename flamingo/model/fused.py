@@ -14,7 +14,9 @@ from jaxtyping import Array, Bool, Float
 WIDEST_HEAD, HEAD_STEP = 128, 8
 
 
-def has_kernel(query: jax.Array, key: jax.Array) -> bool:
+def has_kernel(
+    query: jax.Array, key: jax.Array, value: jax.Array
+) -> bool:
   """Whether one GPU runs this program, and its kernel takes such shapes.
 
   It is there, and not only compiled for: where it isn't, nobody can say what it
@@ -25,6 +27,7 @@ def has_kernel(query: jax.Array, key: jax.Array) -> bool:
   return (
       jax.default_backend() == 'gpu' and jax.device_count() == 1
       and _is_since_ampere(jax.devices()[0])
+      and value.shape[-1] == d
       and not l % 2 and not m % 2 and not d % HEAD_STEP and d <= WIDEST_HEAD)
 
 

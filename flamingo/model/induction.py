@@ -1,12 +1,13 @@
-"""Pictures written where a frozen LM's induction heads look for what to copy.
+"""Induction heads of a frozen LM that are told how alike two pictures are.
 
 An induction head copies what followed a token that comes again (Olsson et al.
 2022): at a token it asks for those that follow one like it. Few-shot prompts
 are read so, `<image>` being the token that comes again, and a name what is
-copied. But what makes two pictures alike has then to go through all layers
-below those heads, and through the few dimensions that their queries and keys
-share. This path leads past the layers: it adds to `<image>` what such a head's
-queries ask with, and to the words behind it what its keys answer to.
+copied. But what makes two pictures alike has to go through all layers below
+those heads, and through the few dimensions that their queries and keys share.
+So a likeness of the pictures themselves is added to their scores: to its query
+an `<image>` gets what it asks with, and to its key a word behind one what it
+answers with. Weights, values and all other heads are the frozen LM's.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
+from flamingo.model.decoder import Beside
 from flamingo.model.lm import LM
 from flamingo.types import Params
 
@@ -24,37 +26,38 @@ Head = tuple[int, int]
 
 
 class InductionPath(nn.Module):
-  """Two linear maps of a picture's gist, into the residual stream of one layer.
+  """A bilinear likeness of two pictures, in the scores of some heads.
 
-  At zero, as they are made, they say nothing; `match` has better first values.
+  At a strength of zero, as it is, it says nothing at first and learns to.
 
   Attributes:
-    visual_width: width C of gists.
-    width: residual width D of the language model.
-    layer: LM layer before which they are added.
+    visual_width: width C of gists, the most telling components in front.
+    width: components R that are compared.
+    heads: the heads that are told, as (layer, head).
     tag: token id of `<image>`; ids from it on are of new tokens.
-    branch_scale: factor on both: a share of the norm of the residual stream.
+    strength: at first, of the likeness: the inner product of the first R
+      components of two gists, which have a norm of 1.
   """
 
   visual_width: int
   width: int
-  layer: int
+  heads: tuple[Head, ...]
   tag: int
-  branch_scale: float = 1.0
+  strength: float = 0.0
 
   def setup(self):
     shape = self.visual_width, self.width
-    self.asked = self.param('asked', nn.initializers.zeros, shape)
-    self.answered = self.param('answered', nn.initializers.zeros, shape)
+    first = lambda size: lambda *_: size * jnp.eye(*shape)
+    self.asked = self.param('asked', first(self.strength))
+    self.answered = self.param('answered', first(1.0))
 
   def __call__(
       self,
-      x: Float[Array, 'b l d'],
       gists: Float[Array, 'b n c'],
       tokens: Int[Array, 'b l'],
       image_index: Int[Array, 'b l'],
-  ) -> Float[Array, 'b l d']:
-    """Adds what each token's picture has for it.
+  ) -> dict[int, Beside]:
+    """What queries and keys have besides, by layer.
 
     Of two pictures with a name each, and a text in front:
 
@@ -64,21 +67,35 @@ class InductionPath(nn.Module):
       answered        0        0    1      0        0    1
 
     Args:
-      x: residual stream before the layer.
       gists: of each image, see `gist`.
       tokens: ids.
       image_index: the image each token sees, from 1; 0 sees none.
     """
-    # Written for each image once, then looked up.
+    # Mapped once for each image, then looked up.
     own = jnp.maximum(image_index - 1, 0)[:, :, None]
     asked, answered = (
         jnp.take_along_axis(gists @ kernel, own, axis=1)
         for kernel in (self.asked, self.answered))
     sees = (image_index > 0)[:, :, None]
     tokens = tokens[:, :, None]
-    said = jnp.where(sees & (tokens == self.tag), asked, 0)
-    said += jnp.where(sees & (tokens < self.tag), answered, 0)
-    return x + self.branch_scale * said
+    asked = jnp.where(sees & (tokens == self.tag), asked, 0)
+    answered = jnp.where(sees & (tokens < self.tag), answered, 0)
+    return {
+        layer: Beside(asked, answered, heads)
+        for layer, heads in by_layer(self.heads).items()}
+
+  @property
+  def wider(self) -> dict[int, int]:
+    """By how much keys are wider in a cache, by layer."""
+    return dict.fromkeys(by_layer(self.heads), self.width)
+
+
+def by_layer(heads: Sequence[Head]) -> dict[int, tuple[int, ...]]:
+  """The heads of each layer that has some."""
+  layers = sorted({layer for layer, _ in heads})
+  return {
+      layer: tuple(head for at, head in heads if at == layer)
+      for layer in layers}
 
 
 def gist(features: Float[Array, 'b n t s c']) -> Float[Array, 'b n c']:
@@ -132,53 +149,3 @@ def check_heads(lm: LM, heads: Sequence[Head]) -> None:
         f'An induction path needs heads as (layer, head), of {lm.layers} '
         f'layers with {lm.heads} each; came {absent or "none"}. '
         '`induction.find_heads` finds those of a language model.')
-
-
-def match(
-    lm: LM, params: Params, heads: Sequence[Head], visual_width: int, *,
-    rank: int, distance: int = 62,
-) -> dict[str, np.ndarray]:
-  """First values of an `InductionPath`: alike pictures find each other.
-
-  A head's score of two states is a bilinear form; with rotary embeddings one
-  for each distance, whose mean is taken. Its singular vectors are pairs of
-  directions, one to ask along and one to answer along. The first `rank`
-  components of gists go along the first pairs of each layer. (In SmolLM2 a
-  layer has about 20 that are of any use.)
-
-  Args:
-    lm: the language model.
-    params: of it.
-    heads: its induction heads, as (layer, head); those of a layer are summed.
-    visual_width: components of gists, the most telling in front.
-    rank: how many of them are written.
-    distance: tokens between the two, at most.
-
-  Returns:
-    `asked` and `answered`, [C D] each.
-
-  Raises:
-    ValueError: no heads, or heads that the model lacks; or more components
-      than gists or states have.
-  """
-  check_heads(lm, heads)
-  if not 0 < rank <= min(visual_width, lm.width):
-    raise ValueError(
-        'An induction path has a rank of 1 to '
-        f'{min(visual_width, lm.width)}, the components of gists and states; '
-        f'came {rank}.')
-  asked = np.zeros((visual_width, lm.width), np.float32)
-  answered = np.zeros_like(asked)
-  for layer in sorted({layer for layer, _ in heads}):
-    forms = lm.apply(
-        {'params': params}, layer, jnp.arange(2, distance + 1),
-        method='score_forms')
-    form = sum(np.asarray(forms)[head] for at, head in heads if at == layer)
-    left, _, right = np.linalg.svd(form)
-    left, right = left.T[:rank], right[:rank]
-    # A pair's sign is arbitrary; make it the same on every machine.
-    largest = np.abs(left).argmax(axis=1)
-    signs = np.sign(left[np.arange(rank), largest])[:, None]
-    asked[:rank] += signs * left
-    answered[:rank] += signs * right
-  return {'asked': asked, 'answered': answered}

@@ -5,6 +5,7 @@ needs stands here as parts: `place`, `embed`, `begin`, `layer[i]`, `end`,
 `logits`.
 """
 
+from collections.abc import Mapping
 import functools
 
 from flax import linen as nn
@@ -262,13 +263,13 @@ class LM(nn.Module):
       x, _ = layer(x, place)
     return jnp.stack(weights)
 
-  def score_forms(
-      self, layer: int, distances: Int[Array, 'n']
-  ) -> Float[Array, 'h d d']:
-    """What a layer's heads make of two states, see `Layer.score_forms`."""
-    return self.layer[layer].score_forms(distances)
+  def empty_cache(
+      self, batch: int, size: int, wider: Mapping[int, int] | None = None
+  ) -> Cache:
+    """A cache with room for `size` tokens in each of `batch` rows.
 
-  def empty_cache(self, batch: int, size: int) -> Cache:
-    """A cache with room for `size` tokens in each of `batch` rows."""
+    `wider` says by how much keys are wider, by layer.
+    """
     return Cache.empty(
-        batch, size, self.layers, self.kv_heads, self.head_dim, self.dtype)
+        batch, size, self.layers, self.kv_heads, self.head_dim, self.dtype,
+        wider)

@@ -28,10 +28,10 @@ def is_faster(dtype: Dtype) -> bool:
 def attend_rounded(
     query: Float[Array, 'b l h d'],
     key: Float[Array, 'b m k d'],
-    value: Float[Array, 'b m k d'],
+    value: Float[Array, 'b m k e'],
     mask: Bool[Array, 'b l m'] | None,
     scale: float,
-) -> Float[Array, 'b l h d']:
+) -> Float[Array, 'b l h e']:
   """`attention.attend` without a bias, with bfloat16 operands.
 
   Args:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from flamingo.model.cache import Place
-from flamingo.model.decoder import Layer
+from flamingo.model.decoder import Beside, Layer
 from flamingo.model.lm import LM
 from flamingo.model.stack import Groups, slices
 from flamingo.model.xattn import GatedCrossAttention
@@ -39,6 +39,7 @@ def read_span(
     image_index: Int[Array, 'b l'],
     place: Place,
     *,
+    beside: Sequence[Beside | None] | None = None,
     remat: str = 'none',
     activations: Activations = ONE_DEVICE,
 ) -> tuple[Float[Array, 'b l d'], list[tuple[jax.Array, jax.Array]]]:
@@ -52,6 +53,7 @@ def read_span(
     latents: R of each image.
     image_index: the image each token sees.
     place: where the tokens stand.
+    beside: what queries and keys of each layer have besides, if anything.
     remat: see `rematerialised`.
     activations: says where the residual stream is on a mesh.
 
@@ -68,14 +70,15 @@ def read_span(
       first = None if block is None else bound.pop(0)
       return read_span(
           first, bound, x, caches, latents, image_index, place,
-          activations=activations)
+          beside=beside, activations=activations)
 
     return rematerialised(read, remat, scanned=False)(variables, x)
   if block is not None:
     x = activations.rows(block(x, latents, image_index))
   key_values = []
-  for layer, cache in zip(layers, caches):
-    x, key_value = layer(x, place, cache)
+  for layer, cache, more in zip(
+      layers, caches, beside or [None] * len(layers)):
+    x, key_value = layer(x, place, cache, more)
     x = activations.rows(x)
     key_values.append(key_value)
   return x, key_values

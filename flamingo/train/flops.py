@@ -119,7 +119,11 @@ def _of_batch(model, trainable, frozen, batch, seen) -> dict[str, Flops]:
     # Features are given, so they need no gradient.
     flops = _product(
         pictures, params_lib.count(trainable['induction']), trained=False)
-    parts['induction path'] = flops
+    # All heads of a layer have wider queries and keys, told or not.
+    path = model.induction
+    told = len(path.wider) * model.lm.heads * path.width
+    scores = 2 * rows * length**2 * told
+    parts['induction path'] = flops + Flops(scores, 2 * scores)
   return parts
 
 
