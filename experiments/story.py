@@ -113,7 +113,14 @@ def _facts(loaded, metrics, seconds: float) -> dict[str, str]:
   last = [row for row in metrics if 'seconds_per_step' in row]
   step = float(np.median([row['seconds_per_step'] for row in last] or [np.nan]))
   galleries = loaded.pictures.galleries
-  has_path = 'induction' in loaded.state.trainable
+  built_in = {}
+  if 'induction' in loaded.state.trainable:
+    path = config.induction
+    built_in['Built in'] = (
+        f'{len(path.heads)} heads of the language model are told how alike two '
+        f'pictures are: before training {path.strength:g} times the inner '
+        f'product of {path.width} of their components. What that reads '
+        'untrained: docs/quickstart.md')
   return {
       'Vision encoder (frozen)':
           f'EfficientNet-Lite, {config.frozen.vision}: '
@@ -124,8 +131,9 @@ def _facts(loaded, metrics, seconds: float) -> dict[str, str]:
       'Trained':
           f'{params_lib.count(loaded.state.trainable):,} parameters: '
           'resampler, gated cross-attention, the rows of <image> and <EOC>'
-          + ', the way to the induction heads' * has_path
+          + ', the likeness that heads are told' * bool(built_in)
           + ' (and a fixed whitening)',
+      **built_in,
       'Trained on': ', '.join(
           f'{name} (weight {d.weight}, {d.batch_size} a step)'
           for name, d in config.mixture.items()),

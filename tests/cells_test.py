@@ -123,11 +123,14 @@ def test_the_few_shot_config_measures_every_goal_and_makes_a_report(
   weights = {'kernel': np.zeros((3, 5))}
   loaded = types.SimpleNamespace(
       config=config, predictor=predictor, pictures=pictures,
-      state=types.SimpleNamespace(step=7, trainable=weights),
+      state=types.SimpleNamespace(
+          step=7, trainable={'induction': weights}),
       frozen=types.SimpleNamespace(
           tokenizer=tokenizer, lm_params=weights, vision_params=weights))
   story.tell(tmp_path, loaded, small, built, rows, log, seconds=3)
   log.close()
   report = (tmp_path / 'report.html').read_text()
-  for text in 'Flamingo quickstart', 'goals are met', 'openmoji_category':
+  for text in (
+      'Flamingo quickstart', 'goals are met', 'openmoji_category',
+      '5 heads of the language model are told', '30 times the inner'):
     assert text in report
