@@ -1,7 +1,9 @@
 """What depth costs, unrolled and scanned: compiling an update; running it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import functools
+import statistics
 import time
 
 import jax
@@ -14,7 +16,7 @@ from experiments.bench.result import Ratio, result
 from experiments.plan.compile import UNTUNED
 
 ABOUT = 'Compile time and update at 6, 12, 24 and 48 layers, unrolled, scanned'
-COST = 155
+COST = 235
 DEPTHS = (6, 12, 24, 48)
 WAYS = ('unrolled', 'scanned')
 
@@ -45,29 +47,36 @@ def measure(
     places: features of an image.
     visual_width: of features and latents.
     resampler_layers: its depth.
-    rounds: updates timed.
+    rounds: updates timed, and compilations of the two whose ratio is sought.
   """
   shape = (1, places, visual_width)
   batch = make_batch(rows, length, images, shape, lm['vocab_size'])
+  name = lambda what, depth, way: f'{what}, {depth} layers, {way}'
+
+  def train(depth, way):
+    model = openflamingo_like(
+        dict(lm, layers=depth), every=every, visual_width=visual_width,
+        resampler_layers=resampler_layers, latents=8)
+    model = model.clone(scan=way == 'scanned')
+    return Training(model, make_params(model, shape), {'pages': batch})
+
   seconds = {}
   for depth in depths:
     pair = {}
     for way in WAYS:
-      model = openflamingo_like(
-          dict(lm, layers=depth), every=every, visual_width=visual_width,
-          resampler_layers=resampler_layers, latents=8)
-      model = model.clone(scan=way == 'scanned')
-      training = Training(model, make_params(model, shape), {'pages': batch})
-      name = f'{depth} layers, {way}'
+      training = train(depth, way)
       traced, compiled = _compile(training)
-      seconds |= {f'trace, {name}': traced, f'compile, {name}': compiled}
-      pair[name] = training
-    seconds |= {
-        f'update, {name}': t
-        for name, t in clock.medians(pair, rounds=rounds, warm=1).items()}
+      seconds[name('trace', depth, way)] = traced
+      seconds[name('compile', depth, way)] = compiled
+      pair[name('update', depth, way)] = training
+    seconds |= clock.medians(pair, rounds=rounds, warm=1)
     del pair, training
   least, most = min(depths), max(depths)
-  name = lambda what, depth, way: f'{what}, {depth} layers, {way}'
+  # One compilation takes a tenth more or less than the next.
+  seconds |= _compile_in_turns({
+      name('compile', depth, 'scanned'):
+          functools.partial(train, depth, 'scanned')
+      for depth in (least, most)}, rounds)
   ratios = [
       Ratio('growth of compile time, scanned', name('compile', most, 'scanned'),
             name('compile', least, 'scanned'), 1.3, at_most=True),
@@ -79,7 +88,10 @@ def measure(
       Ratio('compiling unrolled over scanned',
             name('compile', most, 'unrolled'),
             name('compile', most, 'scanned'))]
-  notes = ['Compiling is without the cache on disk; tracing is a part of it.']
+  notes = [
+      'Compiling is without the cache on disk; tracing is a part of it. '
+      f'Scanned, {least} and {most} layers are compiled {rounds} times, in '
+      'turns.']
   if jax.default_backend() in UNTUNED:
     notes.append('No kernels are tried out; XLA takes its default of each.')
   return result(
@@ -99,6 +111,17 @@ def _compile(training: Training) -> tuple[float, float]:
     training.jitted = lowered.compile(
         compiler_options=UNTUNED.get(jax.default_backend()))
     return traced - began, time.perf_counter() - began
+
+
+def _compile_in_turns(
+    makers: Mapping[str, Callable[[], Training]], rounds: int
+) -> dict[str, float]:
+  """Median seconds of compiling each, in turns, on one and the same machine."""
+  took = {name: [] for name in makers}
+  for _ in range(rounds):
+    for name, make in makers.items():
+      took[name].append(_compile(make())[1])  # made anew, to be traced anew
+  return {name: statistics.median(times) for name, times in took.items()}
 
 
 @contextlib.contextmanager
