@@ -61,3 +61,11 @@ def test_moments_are_spread_over_all_devices(found, mesh, most):
 def test_frozen_parameters_are_split_over_fsdp_and_tensor(found, mesh, most):
   whole = found['one']['frozen_bytes'][0]
   assert max(found[mesh]['frozen_bytes']) <= most * whole
+
+
+def test_each_device_encodes_its_own_pictures_and_asks_for_no_others(found):
+  encoder = found['encoder']
+  one, eight = encoder['shapes']
+  assert one == eight and one[0] == 11
+  assert encoder['largest'] > 0.1 and encoder['difference'] < 1e-5
+  assert encoder['convolutions'] > 10 and encoder['gathers'] == 0

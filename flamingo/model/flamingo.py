@@ -153,7 +153,7 @@ class Flamingo(nn.Module):
             'The model was given pixels but has no vision encoder. Build it '
             'with `vision=...`, or give it features [B N T S C].')
       flat = images.reshape((b * n * t,) + images.shape[3:])
-      features = self.vision(self.activations.pictures(flat))
+      features = self._encode(flat)
       images = features.reshape((b, n, t) + features.shape[1:])
     if self.whitening is not None:
       images = self.whitening(images.astype(jnp.float32))
@@ -168,6 +168,13 @@ class Flamingo(nn.Module):
       gists = gist(images.astype(jnp.float32))
       latents = jnp.concatenate([latents, gists[:, :, None]], axis=2)
     return self.activations.rows(latents)
+
+  def _encode(self, pictures):
+    if self.is_initializing():
+      return self.vision(pictures)
+    # A bound module can't be called within a JAX transformation.
+    vision, variables = self.vision.unbind()
+    return self.activations.encoded(vision.apply, variables, pictures)
 
   def read(
       self,

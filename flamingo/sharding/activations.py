@@ -9,12 +9,15 @@ encoder that is whole on each device would see the same pictures on all devices
 that share a product.
 """
 
+from collections.abc import Callable
 import dataclasses
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import jax.numpy as jnp
 
 from flamingo.sharding.mesh import AXES, ROWS
+from flamingo.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,25 @@ class Activations:
     They need not be shared evenly: a few are added that no one looks at.
     """
     return self._split(x, AXES)
+
+  def encoded(
+      self, encode: Callable[[Params, jax.Array], jax.Array], params: Params,
+      x: jax.Array,
+  ) -> jax.Array:
+    """`encode(params, x)` of pictures [B*N*T ...], each device by itself.
+
+    Asked to split a grouped convolution by pictures, XLA has every device
+    compute it of all pictures, which it gathers first.
+    """
+    if self.mesh is None or self.mesh.size == 1:
+      return encode(params, x)
+    count = x.shape[0]
+    added = ((0, -count % self.mesh.size),) + ((0, 0),) * (x.ndim - 1)
+    # A scan in an encoder begins with what is the same on all devices.
+    by_device = jax.shard_map(
+        encode, mesh=self.mesh, in_specs=(PartitionSpec(), PartitionSpec(AXES)),
+        out_specs=PartitionSpec(AXES), check_vma=False)
+    return by_device(params, self.pictures(jnp.pad(x, added)))[:count]
 
   def _split(self, x, *axes):
     if self.mesh is None or self.mesh.size == 1:
