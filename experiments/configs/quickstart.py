@@ -9,17 +9,17 @@ Command: make quickstart, or
 Cost: 14 to 17 minutes with installation and evaluation, on two quiet cores; 23
   were measured on a host that took up to 39 % of the processors' time.
 Reaches, on test emoji, seeds 0, 1, 2 (mean, standard deviation): binding from
-  colour to line 2-way 4-shot 98.8 +- 0.4 %, 5-way 1-shot 95.8 +- 1.3; one style
-  97.8 +- 1.5; within a subgroup 83.7 +- 0.9; category 2-way 4-shot 79.3 +- 0.9,
-  5-way 4-shot 54.8 +- 3.6; a true picture is worth 0.53 +- 0.03 nats a token to
-  captions, and 31.2 +- 3.3 points to easy-VQA. All: docs/quickstart.md.
+  colour to line 2-way 4-shot 98.6 +- 0.4 %, 5-way 1-shot 98.5 +- 0.3; one style
+  99.5; within a subgroup 89.2 +- 1.7; category 2-way 4-shot 82.5 +- 0.7, 5-way
+  4-shot 58.3 +- 1.2; a true picture is worth 0.47 +- 0.04 nats a token to
+  captions, and 24.0 +- 5.0 points to easy-VQA. All: docs/quickstart.md.
 
 Where it leaves the paper, and why (docs/quickstart.md has the measurements):
 gates open a little, branches are scaled to the frozen residual stream, features
-are whitened, new tokens start as ordinary ones, pictures are written where the
-LM's induction heads look for them, and half of the episodes have classes that
-are mixtures of two. The paper's zero gates are the library's default, without
-such a path.
+are whitened, new tokens start as ordinary ones, the LM's induction heads are
+told how alike two pictures are, and half of the episodes have classes that are
+mixtures of two. The paper's zero gates are the library's default, without such
+a path.
 """
 
 import ml_collections
