@@ -45,8 +45,7 @@ def test_frozen_leaves_are_the_same_bits_after_a_hundred_steps(found):
 def test_the_optimizer_holds_nothing_for_what_is_frozen(found):
   assert len(found['one']['moments']) > 20
   for path in found['one']['moments']:
-    assert path.split('/')[0] in (
-        'resampler', 'xattn_0', 'induction', 'new_embedding')
+    assert path.split('/')[0] in ('resampler', 'xattn_0', 'new_embedding')
 
 
 @pytest.mark.parametrize('mesh, most', [
@@ -61,11 +60,3 @@ def test_moments_are_spread_over_all_devices(found, mesh, most):
 def test_frozen_parameters_are_split_over_fsdp_and_tensor(found, mesh, most):
   whole = found['one']['frozen_bytes'][0]
   assert max(found[mesh]['frozen_bytes']) <= most * whole
-
-
-def test_each_device_encodes_its_own_pictures_and_asks_for_no_others(found):
-  encoder = found['encoder']
-  one, eight = encoder['shapes']
-  assert one == eight and one[0] == 11
-  assert encoder['largest'] > 0.1 and encoder['difference'] < 1e-5
-  assert encoder['convolutions'] > 10 and encoder['gathers'] == 0
