@@ -35,9 +35,7 @@ os.environ.update(
 if jax.version.__version_info__ < (0, 11):
   os.environ['XLA_FLAGS'] = ' '.join((
       os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false',
-      '--xla_cpu_parallel_codegen_split_count=1',
-      # Of eight devices on two busy cores one once didn't come in 40 seconds.
-      '--xla_cpu_collective_call_terminate_timeout_seconds=300'))
+      '--xla_cpu_parallel_codegen_split_count=1'))
 
 
 # Files that compare with the original classes, and what those need.
