@@ -72,7 +72,7 @@ def measure(
     seconds |= clock.medians(pair, rounds=rounds, warm=1)
     del pair, training
   least, most = min(depths), max(depths)
-  # One compilation takes a tenth more or less than the next.
+  # The same program takes longer to compile one time than another.
   seconds |= _compile_in_turns({
       name('compile', depth, 'scanned'):
           functools.partial(train, depth, 'scanned')
