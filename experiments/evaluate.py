@@ -4,10 +4,13 @@
       --checkpoint=runs/quickstart
 
 Writes results.json and report.html into the checkpoint's folder. Run again, it
-goes on where it stopped, or only makes them anew. `--list --root=DATA` says
-which benchmarks are below DATA; `experiments.benchmark` evaluates on them.
+goes on where it stopped, or only makes them anew. `--without=gates` takes away
+parts of the model (see `experiments.without`), and writes into a folder of that
+name beside them. `--list --root=DATA` says which benchmarks are below DATA;
+`experiments.benchmark` evaluates on them.
 """
 
+from collections.abc import Sequence
 import json
 import pathlib
 import time
@@ -25,6 +28,7 @@ from experiments import data as data_lib
 from experiments import listing
 from experiments import start
 from experiments import story
+from experiments import without as without_lib
 from flamingo import params as params_lib
 from flamingo.eval.decode import Predictor
 from flamingo.eval.evaluate import evaluate, Log
@@ -36,6 +40,9 @@ CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'A workdir of experiments.train.')
 EMA = flags.DEFINE_bool(
     'ema', False, 'Evaluate the moving average of what was trained.')
+WITHOUT = flags.DEFINE_list(
+    'without', [], 'Parts of the model to leave out: '
+    f'{", ".join(without_lib.PARTS)}.')
 LIST = flags.DEFINE_bool(
     'list', False, 'Say which benchmarks are there, and stop.')
 ROOT = flags.DEFINE_string('root', 'data', 'Folder with benchmarks to list.')
@@ -51,12 +58,19 @@ def main(argv):
     if flag.value is None:
       raise app.UsageError(f'Flag --{name} must have a value.')
   start.prepare()
+  with start.plain_errors():
+    _evaluate(pathlib.Path(CHECKPOINT.value), CONFIG.value)
+
+
+def _evaluate(workdir, config):
   began = time.monotonic()
-  workdir = pathlib.Path(CHECKPOINT.value)
-  loaded = load(workdir, ema=EMA.value)
-  config = CONFIG.value
-  log = Log(workdir / config.output / 'predictions.jsonl', {
-      'step': str(int(loaded.state.step)) + ' (ema)' * EMA.value,
+  loaded = load(workdir, ema=EMA.value, without=WITHOUT.value)
+  out = workdir
+  if loaded.without:
+    out = workdir / f'without-{"-".join(loaded.without)}'
+  less = {'without': ', '.join(loaded.without)} if loaded.without else {}
+  log = Log(out / config.output / 'predictions.jsonl', {
+      'step': str(int(loaded.state.step)) + ' (ema)' * EMA.value, **less,
       'pictures': loaded.pictures.fingerprint,
       **loaded.frozen.fingerprints})
   cells = cells_lib.build_cells(
@@ -65,15 +79,15 @@ def main(argv):
       cells, loaded.predictor, loaded.frozen.tokenizer,
       loaded.pictures.features, log)
   log.close()
-  results = workdir / 'results.json'
+  results = out / 'results.json'
   partial = results.with_suffix('.partial')
   partial.write_text(
       '[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
   partial.replace(results)
   story.tell(
-      workdir, loaded, config, cells, rows, log,
+      workdir, loaded, config, cells, rows, log, out=out,
       seconds=time.monotonic() - began)
-  print(f'{results} holds {len(rows)} numbers; look at {workdir}/report.html.')
+  print(f'{results} holds {len(rows)} numbers; look at {out}/report.html.')
 
 
 class Loaded:
@@ -85,30 +99,36 @@ class Loaded:
     pictures: of its config.
     model: the network.
     state: as restored; its optimizer state is that of the checkpoint.
+    without: the parts that were left out of it.
     predictor: reads prompts.
   """
 
-  def __init__(self, config, frozen, pictures, model, state):
+  def __init__(self, config, frozen, pictures, model, state, without):
     self.config, self.frozen, self.pictures = config, frozen, pictures
-    self.model, self.state = model, state
+    self.model, self.state, self.without = model, state, without
     self.predictor = Predictor(
         model, params_lib.merge(state.trainable, state.frozen),
         pictures.features, never=frozen.tokenizer.unsaid_ids,
         pad_id=frozen.tokenizer.pad_id)
 
 
-def load(workdir: str | pathlib.Path, *, ema: bool = False) -> Loaded:
+def load(
+    workdir: str | pathlib.Path, *, ema: bool = False,
+    without: Sequence[str] = (),
+) -> Loaded:
   """Loads what `experiments.train` has written.
 
   Args:
     workdir: its folder.
     ema: take the moving average of the trainables in their place.
+    without: parts to leave out, see `experiments.without`.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: other frozen parts are here than it was trained beside, or no
-      average was kept.
+    ValueError: other frozen parts are here than it was trained beside, no
+      average was kept, or the model has no such part.
   """
+  without = without_lib.in_order(without)
   directory = pathlib.Path(workdir) / 'checkpoints'
   meta = read_meta(directory)
   config = ml_collections.ConfigDict(meta['config'])
@@ -135,7 +155,9 @@ def load(workdir: str | pathlib.Path, *, ema: bool = False) -> Loaded:
   checkpointer.close()
   if ema:
     state = state.replace(trainable=state.ema)
-  return Loaded(config, frozen, pictures, model, state)
+  state = state.replace(trainable=without_lib.leave_out(
+      state.trainable, fresh, without))
+  return Loaded(config, frozen, pictures, model, state, without)
 
 
 if __name__ == '__main__':

@@ -29,9 +29,10 @@ def tell(
     rows: Sequence[dict],
     log: Log,
     *,
+    out: pathlib.Path,
     seconds: float,
 ) -> None:
-  """Writes `report.html` into the run's folder."""
+  """Writes `report.html` into a folder: the run's, or one in it."""
   metrics = read_metrics(workdir)
   goals = goals_lib.check(rows)
   missed = [g.text for g in goals if not g.met and g.value is not None]
@@ -41,6 +42,10 @@ def tell(
       + (f' Missed: {"; ".join(missed)}.' if missed else '')
       + (f' Not measured: {"; ".join(unknown)}.' if unknown else ''),
       _in_words(rows)]
+  if loaded.without:
+    summary.insert(
+        0, f'Left out of this model: {", ".join(loaded.without)}. So it is not '
+        'what was trained, and goals are not meant for it.')
   exhibits, looks = [], []
   for task, ways, shots, style in _EXHIBITS:
     cell = _cell(cells, task, ways, shots, style)
@@ -49,7 +54,7 @@ def tell(
       if not looks:
         looks = _looks(cell, loaded)
   write_report(
-      workdir / 'report.html', title='Flamingo quickstart', summary=summary,
+      out / 'report.html', title='Flamingo quickstart', summary=summary,
       results=rows, metrics=metrics, goals=goals, exhibits=exhibits,
       looks=looks, facts=_facts(loaded, metrics, seconds),
       commands=_commands(workdir))

@@ -122,15 +122,19 @@ def test_the_few_shot_config_measures_every_goal_and_makes_a_report(
   config = quickstart.get_config()
   weights = {'kernel': np.zeros((3, 5))}
   loaded = types.SimpleNamespace(
-      config=config, predictor=predictor, pictures=pictures,
+      config=config, predictor=predictor, pictures=pictures, without=('gates',),
       state=types.SimpleNamespace(
           step=7, trainable={'induction': weights}),
       frozen=types.SimpleNamespace(
           tokenizer=tokenizer, lm_params=weights, vision_params=weights))
-  story.tell(tmp_path, loaded, small, built, rows, log, seconds=3)
+  (tmp_path / 'less').mkdir()
+  story.tell(
+      tmp_path, loaded, small, built, rows, log, out=tmp_path / 'less',
+      seconds=3)
   log.close()
-  report = (tmp_path / 'report.html').read_text()
+  report = (tmp_path / 'less' / 'report.html').read_text()
   for text in (
       'Flamingo quickstart', 'goals are met', 'openmoji_category',
-      '5 heads of the language model are told', '30 times the inner'):
+      '5 heads of the language model are told', '30 times the inner',
+      'Left out of this model: gates.'):
     assert text in report
