@@ -106,6 +106,7 @@ def prepare() -> None:
   """
   logging.set_verbosity(logging.WARNING)
   hardware.keep_memory()
+  hardware.spare_threads()
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     home = pathlib.Path.home() / '.cache' / 'flamingo' / 'jax'
     jax.config.update('jax_compilation_cache_dir', str(home))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import ctypes
 import dataclasses
 import os
+import re
 import time
 
 import jax
@@ -161,6 +162,23 @@ def keep_memory() -> bool:
           (-8, 1),  # M_ARENA_MAX: one, since others can't grow so large
           (-4, 0),  # M_MMAP_MAX: no piece straight from the system
           (-1, -1))])  # M_TRIM_THRESHOLD: nothing goes back
+
+
+def spare_threads() -> None:
+  """Has XLA start two threads for each of several devices of one CPU.
+
+  Devices run on the threads of one pool, which has one for each, and one that
+  waits for others in a collective keeps its own. What another meanwhile gives
+  to the pool, parts of a product or a transfer, may find none that is free:
+  then all stand still, until XLA ends the process. PJRT_NPROC, which XLA reads
+  when JAX first looks for devices, is left alone where it is set.
+  """
+  asked = re.findall(
+      r'--xla_force_host_platform_device_count=(\d+)',
+      os.environ.get('XLA_FLAGS', ''))
+  devices = max([jax.config.jax_num_cpu_devices, *map(int, asked)])
+  if devices > 1:
+    os.environ.setdefault('PJRT_NPROC', str(2 * devices))
 
 
 def _fastest(function: Callable, *args, repeats: int = 5) -> float:

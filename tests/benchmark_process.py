@@ -17,6 +17,7 @@ import time
 import benchmark_models as models
 from experiments import benchmark
 from experiments import benchmark_config as config_lib
+from flamingo import hardware
 from flamingo.eval.evaluate import Log
 from flamingo.eval.harness import Share
 import jax
@@ -58,6 +59,7 @@ def start(
 
 
 def main(folder, output, process, processes, stop):
+  hardware.spare_threads()
   folder, output = pathlib.Path(folder), pathlib.Path(output)
   model, params = pickle.loads((folder / 'model.pkl').read_bytes())
   config = json.loads((output / 'config.json').read_text())

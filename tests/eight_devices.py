@@ -9,11 +9,13 @@ import pathlib
 import sys
 import tempfile
 
+from flamingo import hardware
 from flamingo import params as params_lib
 from flamingo import sharding
 from flamingo.data.pipeline import Dataset, Layout, make_pipeline
 from flamingo.data.tokenizer import Tokenizer
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.induction import InductionPath
 from flamingo.model.lm import LM
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.xattn import GatedCrossAttention
@@ -37,11 +39,14 @@ MODEL = Flamingo(
     lm=LM(vocab_size=259, width=24, layers=2, heads=8, kv_heads=2, head_dim=4,
           hidden=16),
     resampler=PerceiverResampler(
-        visual_width=10, width=8, layers=1, latents=3, heads=2, head_dim=4,
+        visual_width=8, width=8, layers=1, latents=3, heads=2, head_dim=4,
         ff_hidden=16, frames=0, project_input=True),
     xattn=(GatedCrossAttention(
         width=24, visual_width=8, heads=8, head_dim=4, ff_hidden=16,
         gate_init=0.5),),
+    induction=InductionPath(
+        visual_width=8, width=6, heads=((0, 3), (1, 0), (1, 5)), tag=259,
+        strength=3.0),
     every=2)
 # The first moments of the first step are the gradients: nothing is clipped.
 OPTIMIZER = make_optimizer(
@@ -57,19 +62,19 @@ def source(images):
 
 
 def data(steps=99):
-  features = np.random.default_rng(0).normal(size=(9, 5, 10))
+  features = np.random.default_rng(0).normal(size=(9, 5, 8))
   return make_pipeline(
       [Dataset(name='pairs', source=source(2), batch_size=8),
        Dataset(name='singles', source=source(1), batch_size=16)],
       Tokenizer.bytes(),
-      Layout(length=8, images=3, image_shape=(1, 5, 10),
+      Layout(length=8, images=3, image_shape=(1, 5, 8),
              lookup=features.astype(np.float32).__getitem__),
       seed=0, steps=steps)
 
 
 def params():
   shapes = jax.eval_shape(
-      MODEL.init, jax.random.key(0), jnp.zeros((1, 1, 1, 5, 10)),
+      MODEL.init, jax.random.key(0), jnp.zeros((1, 1, 1, 5, 8)),
       *jnp.zeros((2, 1, 2), int))['params']
   rng = np.random.default_rng(1)
   return jax.tree.map(
@@ -126,6 +131,7 @@ def open_(folder):
 
 def main():
   jax.config.update('jax_num_cpu_devices', 8)
+  hardware.spare_threads()
   rules.SMALL = 2  # nothing is too small to be split
   found, gradients, trainings = {}, {}, {}
   for name, sizes in MESHES.items():

@@ -1,5 +1,6 @@
 """The table of chips is consistent, and known by what JAX calls them."""
 
+import os
 import subprocess
 import sys
 import types
@@ -24,6 +25,19 @@ for _ in range(8):
   program(x).block_until_ready()
   given.append(pages() - before)
 print(min(given[4:]))
+"""
+
+# Threads that begin when JAX looks for devices.
+THREADS = """
+import os, sys
+import jax
+from flamingo import hardware
+if sys.argv[1] == 'spare':
+  hardware.spare_threads()
+threads = lambda: len(os.listdir('/proc/self/task'))
+before = threads()
+assert jax.device_count() == int(sys.argv[2])
+print(threads() - before)
 """
 
 
@@ -80,3 +94,24 @@ def test_memory_of_temporaries_stays_with_the_process():
     pages[how] = int(done.stdout)
   # 100 MB are 24,000 pages of 4 KiB.
   assert pages['keep'] < 1_000 < 10_000 < pages['give back']
+
+
+@pytest.mark.skipif(
+    not os.path.isdir('/proc/self/task'), reason='threads are counted in Linux')
+def test_each_of_several_devices_of_a_cpu_gets_two_threads():
+  environment, flag = (
+      {'JAX_NUM_CPU_DEVICES': '7'},
+      {'XLA_FLAGS': '--xla_force_host_platform_device_count=7'})
+  # There are two pools, one for programs and one for what they share.
+  assert 4 * 7 <= threads('spare', 7, **environment) < 6 * 7
+  assert threads('spare', 7, **flag) == threads('spare', 7, **environment)
+  assert threads('none', 7, **environment) < 4 * 7
+  assert threads('spare', 1) == threads('none', 1)
+
+
+def threads(word, devices, **env):
+  done = subprocess.run(
+      [sys.executable, '-c', THREADS, word, str(devices)], check=True,
+      capture_output=True, text=True,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''} | env)
+  return int(done.stdout)
