@@ -157,10 +157,11 @@ def test_images_measures_each_number_of_them():
   came = images.measure(
       LM, every=1, rows=2, length=13, numbers=(1, 3), places=5,
       visual_width=16, small=(8, 3), resampler_layers=1, rounds=1,
-      with_peer=False)
+      with_peer=False, large=tiny_3b())
   check(came)
   for name in ('forward, 1 image', 'forward, 3 images', 'update, 3 images',
-               'resampler, 3 images', 'forward, 3 latents, 3 images'):
+               'resampler, 3 images', 'forward, 3 latents, 3 images',
+               "forward, 3B's layers, 3 images"):
     assert name in came['seconds']
   seconds = came['seconds']
   assert seconds['growth of update'] == (

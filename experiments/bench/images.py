@@ -13,6 +13,7 @@ import jax
 from experiments.bench import clock
 from experiments.bench import peer
 from experiments.bench import peer_needs
+from experiments.bench import slice_of_3b
 from experiments.bench.apart import apart
 from experiments.bench.made import (
     make_batch, make_params, openflamingo_like, SMOLLM2, Training)
@@ -25,20 +26,26 @@ from flamingo.types import Batch
 ABOUT = 'Forward pass and update with 1 to 32 images in 256 tokens'
 COST = 371
 NUMBERS = (1, 2, 5, 8, 16, 32)
+LARGE = "forward, 3B's layers"
 
 
 def run(quickstart: Quickstart) -> dict:
   """OpenFlamingo's 64 latents of 1024 and the quickstart's, in 12 layers.
+
+  And four layers of the paper's 3B, with a block before each, as for its own
+  64 latents these 12 are small beside what looks at them.
 
   On an accelerator with more rows, as two would not fill it, and fewer numbers
   of images: each is three programs, which take longer to compile than to run.
   """
   del quickstart
   lm = dict(SMOLLM2, layers=12)
+  large = slice_of_3b.four_layers()
   if jax.default_backend() == 'cpu':
-    return measure(lm, every=3, rows=2, length=256)
+    return measure(lm, every=3, rows=2, length=256, large=large)
   return measure(
-      lm, every=3, rows=16, length=256, numbers=(1, 8, 32), rounds=10)
+      lm, every=3, rows=16, length=256, numbers=(1, 8, 32), rounds=10,
+      large=large)
 
 
 def measure(
@@ -46,6 +53,7 @@ def measure(
     numbers: Sequence[int] = NUMBERS, places: int = 256,
     visual_width: int = 1024, small: tuple[int, int] = (256, 8),
     resampler_layers: int = 6, rounds: int = 3, with_peer: bool = True,
+    large: Mapping | None = None,
 ) -> dict:
   """Times a forward pass with latents given, the resampler, and an update.
 
@@ -62,6 +70,9 @@ def measure(
     resampler_layers: of the first model; OpenFlamingo's has 6.
     rounds: calls timed.
     with_peer: whether OpenFlamingo's update is timed, if it is installed.
+    large: config of sizes, such as experiments/configs/flamingo.py, of a third
+      model, of which a forward pass with the least and the most images is
+      timed.
   """
   least, most = min(numbers), max(numbers)
   shape = (1, places, visual_width)
@@ -106,6 +117,10 @@ def measure(
       Ratio('update', *names('update')),
       Ratio("an update's growth over its resampler's", 'growth of update',
             'growth of resampler', 1.1, at_most=True)]
+  if large is not None:
+    seconds |= _forward_of(large, rows, length, (least, most), rounds)
+    ratios.append(Ratio(
+        f'{LARGE} with latents given', *names(LARGE), 1.2, at_most=True))
   notes = [
       'A gated block sees in the form that is cheapest for its shapes, see '
       '`GatedCrossAttention.choose_form`.']
@@ -139,6 +154,16 @@ def _forward(model: Flamingo, params, batch: Batch) -> Callable:
   read = jax.jit(lambda params, latents, tokens, index: model.apply(
       {'params': params}, latents, tokens, index, method='read')[0])
   return lambda: read(params, latents, batch.tokens, batch.image_index)
+
+
+def _forward_of(config, rows, length, numbers, rounds) -> dict[str, float]:
+  """Seconds of a forward pass of a model of a config of sizes."""
+  model, shape = slice_of_3b.make_model(config)
+  params = make_params(model, shape)
+  return clock.medians({
+      f'{LARGE}, {_images(n)}': _forward(model, params, make_batch(
+          rows, length, n, shape, model.lm.vocab_size))
+      for n in numbers}, rounds=rounds)
 
 
 def _resampler(model: Flamingo, params, batch: Batch) -> Callable:
