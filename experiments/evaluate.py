@@ -17,9 +17,6 @@ import time
 
 from absl import app
 from absl import flags
-import jax
-import jax.numpy as jnp
-import ml_collections
 from ml_collections import config_flags
 
 from experiments import build
@@ -29,11 +26,10 @@ from experiments import listing
 from experiments import start
 from experiments import story
 from experiments import without as without_lib
+from experiments import workdir as workdir_lib
 from flamingo import params as params_lib
 from flamingo.eval.decode import Predictor
 from flamingo.eval.evaluate import evaluate, Log
-from flamingo.train.checkpoint import Checkpointer, read_meta
-from flamingo.types import TrainState
 
 CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 CHECKPOINT = flags.DEFINE_string(
@@ -129,30 +125,20 @@ def load(
       average was kept, or the model has no such part.
   """
   without = without_lib.in_order(without)
-  directory = pathlib.Path(workdir) / 'checkpoints'
-  meta = read_meta(directory)
-  config = ml_collections.ConfigDict(meta['config'])
+  config = workdir_lib.read_config(workdir)
   # To read token by token; a checkpoint of scanned layers is unrolled.
   config.model.layers = 'unrolled'
-  kept = build.keeps_average(config)
-  if ema and not kept:
+  if ema and not build.keeps_average(config):
     raise ValueError(
         f'{workdir} was trained with step.ema=0, so there is no average to '
         'evaluate. Leave --ema out, or train with --config.step.ema=0.999.')
   frozen = build.load_frozen(config)
   pictures = data_lib.load_pictures(config, frozen)
-  model, fresh = start.build_state(config, frozen, pictures)
-  optimizer = build.build_optimizer(config)
-  state = TrainState(
-      step=jnp.int32(0), trainable=fresh,
-      frozen=build.frozen_params(frozen, config.model.dtype),
-      opt_state=jax.eval_shape(optimizer.init, fresh),
-      ema=fresh if kept else None)
-  checkpointer = Checkpointer(
-      directory, config=meta['config'], fingerprints=frozen.fingerprints,
-      read_only=True)
-  state = checkpointer.restore(state).state
-  checkpointer.close()
+  with workdir_lib.of_this_version(workdir):
+    model, fresh = start.build_state(config, frozen, pictures)
+  state = workdir_lib.restore(workdir, fresh, frozen.fingerprints)
+  state = state.replace(
+      frozen=build.frozen_params(frozen, config.model.dtype))
   if ema:
     state = state.replace(trainable=state.ema)
   state = state.replace(trainable=without_lib.leave_out(

@@ -1,6 +1,7 @@
 """A workdir as a model of pixels: what it sees is what training has seen."""
 
-from experiments import workdir
+from experiments import build, workdir
+from experiments.configs import quickstart
 from flamingo.model.vision.grid import pool_grid, PooledGrid
 from flamingo.model.vision.vit import ViT
 from flamingo.pretrained import native
@@ -69,3 +70,16 @@ def test_a_workdir_without_a_checkpoint_says_what_writes_one(tmp_path):
   (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(FileNotFoundError, match='experiments.train'):
     workdir.load(tmp_path)
+
+
+def test_a_workdir_of_another_version_says_what_to_do():
+  config = quickstart.get_config()
+  config.induction['rank'] = 24
+  with pytest.raises(ValueError) as error:
+    with workdir.of_this_version('runs/mine'):
+      build.build_model(
+          config, dict(layers=30, heads=9, kv_heads=3, head_dim=64, width=576,
+                       hidden=5, vocab_size=7), 5, residual_rms=[1.0] * 30)
+  for said in ('runs/mine was trained with', 'config.induction.rank',
+               'Train it anew'):
+    assert said in str(error.value)
