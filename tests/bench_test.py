@@ -52,20 +52,36 @@ def test_rounds_end_at_the_limit_but_the_first_is_always_timed():
   assert len(clock.in_turns({'nap': nap}, rounds=50, limit=0)['nap']) == 1
 
 
-def test_what_fails_says_so_in_its_place_and_the_others_are_measured():
-  def fail(given):
-    raise ValueError(f'{given} is out of order')
+# Subjects are functions of a module: they are sent to processes of their own.
+def measured(given):
+  return dict(made(given), process=os.getpid())
 
+
+def broken(given):
+  raise ValueError(f'{given} is out of order')
+
+
+def killed(given):
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_fails_says_so_in_its_place_and_the_others_are_measured():
   chosen = {
-      'first': Subject('one', 1, lambda given: made()),
-      'broken': Subject('two', 1, fail),
-      'last': Subject('three', 1, lambda given: made())}
+      'first': Subject('one', 1, measured), 'broken': Subject('two', 1, broken),
+      'killed': Subject('three', 1, killed),
+      'last': Subject('four', 1, measured)}
   came = dict(subjects.measure(chosen, 'the clock'))
-  assert list(came) == ['first', 'broken', 'last']
+  assert list(came) == list(chosen)
   assert came['broken']['error'] == 'ValueError: the clock is out of order'
-  assert 'fail(given)' in came['broken']['traceback'] or (
-      'in fail' in came['broken']['traceback'])
-  assert came['first']['ratios'] == came['last']['ratios'] == made()['ratios']
+  assert 'in broken' in came['broken']['traceback']
+  assert 'exit code -9, as one does that is killed for want of memory' in (
+      came['killed']['error'])
+  for name in ('first', 'last'):
+    assert came[name]['ratios'] == made()['ratios']
+    assert came[name]['facts']['of each'] == {'the clock': 0.5}
+  # What one has needed is gone with its process before the next begins.
+  assert len({os.getpid(), came['first']['process'], came['last']['process']}
+             ) == 3
 
 
 def document():

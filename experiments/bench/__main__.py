@@ -16,14 +16,12 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
-import jax
 from ml_collections import config_flags
 
 from experiments.bench import figure
 from experiments.bench import subjects as subjects_lib
 from experiments.bench import table
 from experiments.bench.quickstart import Quickstart
-from flamingo import hardware
 
 _FILE = 'experiments/configs/quickstart.py'
 CONFIG = config_flags.DEFINE_config_file('config', _FILE, lock_config=True)
@@ -40,15 +38,12 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   logging.set_verbosity(logging.WARNING)
-  hardware.keep_memory()  # as training does
-  # What is compiled here is to be compiled, whatever an earlier run has left.
-  jax.config.update('jax_enable_compilation_cache', False)
   try:
     chosen = subjects_lib.choose(ONLY.value)
   except ValueError as error:
     raise app.UsageError(str(error)) from None
   path = flags.FLAGS['config'].config_filename
-  document = {'machine': subjects_lib.machine(), 'subjects': {}}
+  document = {'machine': subjects_lib.look_at_machine(), 'subjects': {}}
   print(
       f'Measuring {", ".join(chosen)}: about '
       f'{sum(one.cost for one in chosen.values()) / 60:.0f} minutes on two '

@@ -7,6 +7,7 @@ both, which no user of either does.
 from collections.abc import Callable, Iterator
 import contextlib
 import multiprocessing
+import signal
 import traceback
 
 
@@ -26,8 +27,9 @@ def apart(make: Callable[..., Callable], *args) -> Iterator[Callable]:
     RuntimeError: making or calling it raised there; says what.
   """
   here, there = multiprocessing.Pipe()
+  # Not a daemon, which could have no processes of its own.
   process = multiprocessing.get_context('spawn').Process(
-      target=_serve, args=(there, make, args), daemon=True)
+      target=_serve, args=(there, make, args))
   process.start()
   there.close()
 
@@ -36,7 +38,10 @@ def apart(make: Callable[..., Callable], *args) -> Iterator[Callable]:
       came, error = here.recv()
     except EOFError:
       process.join()
-      error = f'The process ended with exit code {process.exitcode}.'
+      error = (
+          f'The process ended with exit code {process.exitcode}'
+          + ', as one does that is killed for want of memory' * (
+              process.exitcode == -signal.SIGKILL) + '.')
     if error is not None:
       raise RuntimeError(f'{make.__name__} failed in its process:\n{error}')
     return came
@@ -64,4 +69,5 @@ def _serve(pipe, make, args) -> None:
   except EOFError:  # no more calls are wanted
     pass
   except BaseException:
-    pipe.send((None, traceback.format_exc()))
+    with contextlib.suppress(BrokenPipeError):  # no one waits any more
+      pipe.send((None, traceback.format_exc()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-import gc
+import functools
 import importlib.metadata
 import time
 import traceback
@@ -13,6 +13,8 @@ import jax
 from experiments.bench import (
     clock, depth, first_step, images, peer, pipeline, ranking, slice_of_3b,
     step, sweep)
+from experiments.bench.apart import apart
+from flamingo import hardware
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,22 +68,48 @@ def measure(
 ) -> Iterator[tuple[str, dict]]:
   """Yields (name, result) of each subject, as soon as it is measured.
 
-  A subject that fails has its error in the place of its times, and the others
-  are measured all the same.
+  Each has a process of its own, which takes its memory with it: gigabytes that
+  a subject has needed once are kept for its next step (see
+  `hardware.keep_memory`), and the next subject may need as many. One that
+  fails, or whose process is killed, has its error in the place of its times,
+  and the others are measured all the same.
+
+  Args:
+    subjects: by name; what is to be run is a function of a module.
+    given: what each is given; sent to its process.
   """
   for name, subject in subjects.items():
     began = time.perf_counter()
     try:
-      result = subject.run(given)
-    except Exception as error:  # whatever it is, the others go on
+      with apart(_prepared, subject, given) as run:
+        result = run()
+    except RuntimeError as error:
       result = {
-          'error': f'{type(error).__name__}: {error}',
-          'traceback': traceback.format_exc()}
-    # Programs and states of one subject are no use to the next.
-    jax.clear_caches()
-    gc.collect()
+          'error': str(error).splitlines()[-1], 'traceback': str(error)}
     yield name, {
         'about': subject.about, 'took': time.perf_counter() - began, **result}
+
+
+def _prepared(subject: Subject, given: Any) -> Callable[[], dict]:
+  hardware.keep_memory()  # as training does
+  # What is compiled here is to be compiled, whatever an earlier run has left.
+  jax.config.update('jax_enable_compilation_cache', False)
+  return functools.partial(_try, subject, given)
+
+
+def _try(subject: Subject, given: Any) -> dict:
+  try:
+    return subject.run(given)
+  except Exception as error:  # whatever it is, the others go on
+    return {
+        'error': f'{type(error).__name__}: {error}',
+        'traceback': traceback.format_exc()}
+
+
+def look_at_machine() -> dict:
+  """`machine`, seen from a process that lets go of its devices again."""
+  with apart(functools.partial, machine) as look:
+    return look()
 
 
 def machine() -> dict:
