@@ -170,15 +170,18 @@ def spare_threads() -> None:
   Devices run on the threads of one pool, which has one for each, and one that
   waits for others in a collective keeps its own. What another meanwhile gives
   to the pool, parts of a product or a transfer, may find none that is free:
-  then all stand still, until XLA ends the process. PJRT_NPROC, which XLA reads
-  when JAX first looks for devices, is left alone where it is set.
+  then all stand still, until XLA ends the process. XLA reads their number from
+  PJRT_NPROC when JAX first looks for devices; a larger one is left alone.
   """
   asked = re.findall(
       r'--xla_force_host_platform_device_count=(\d+)',
       os.environ.get('XLA_FLAGS', ''))
   devices = max([jax.config.jax_num_cpu_devices, *map(int, asked)])
   if devices > 1:
-    os.environ.setdefault('PJRT_NPROC', str(2 * devices))
+    # It may be that of a program with fewer devices, which started this one.
+    given = os.environ.get('PJRT_NPROC', '')
+    threads = max(2 * devices, int(given) if given.isdecimal() else 0)
+    os.environ['PJRT_NPROC'] = str(threads)
 
 
 def _fastest(function: Callable, *args, repeats: int = 5) -> float:

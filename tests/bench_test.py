@@ -67,21 +67,18 @@ def killed(given):
 
 def test_what_fails_says_so_in_its_place_and_the_others_are_measured():
   chosen = {
-      'first': Subject('one', 1, measured), 'broken': Subject('two', 1, broken),
-      'killed': Subject('three', 1, killed),
-      'last': Subject('four', 1, measured)}
+      'broken': Subject('one', 1, broken), 'killed': Subject('two', 1, killed),
+      'last': Subject('three', 1, measured)}
   came = dict(subjects.measure(chosen, 'the clock'))
   assert list(came) == list(chosen)
   assert came['broken']['error'] == 'ValueError: the clock is out of order'
   assert 'in broken' in came['broken']['traceback']
   assert 'exit code -9, as one does that is killed for want of memory' in (
       came['killed']['error'])
-  for name in ('first', 'last'):
-    assert came[name]['ratios'] == made()['ratios']
-    assert came[name]['facts']['of each'] == {'the clock': 0.5}
-  # What one has needed is gone with its process before the next begins.
-  assert len({os.getpid(), came['first']['process'], came['last']['process']}
-             ) == 3
+  assert came['last']['ratios'] == made()['ratios']
+  assert came['last']['facts']['of each'] == {'the clock': 0.5}
+  # What it has needed is gone with its process.
+  assert came['last']['process'] != os.getpid()
 
 
 def document():
