@@ -198,3 +198,18 @@ def test_the_command_refuses_what_it_does_not_know():
   assert done.returncode == 1
   assert "--only names 'pear'; there are step, slice" in (
       done.stdout + done.stderr)
+
+
+def test_a_terminated_command_leaves_no_process_behind():
+  command = subprocess.Popen(
+      [sys.executable, '-m', 'experiments.bench', '--only=slice'],
+      stdout=subprocess.PIPE, text=True, start_new_session=True)
+  assert 'Measuring slice' in command.stdout.readline()
+  time.sleep(1)  # its subject has begun
+  command.terminate()
+  assert command.wait(60) == 1
+  until = time.monotonic() + 20  # the system takes a moment to clear up
+  with pytest.raises(ProcessLookupError):  # no one is left in its group
+    while time.monotonic() < until:
+      os.killpg(command.pid, 0)
+      time.sleep(0.1)

@@ -11,6 +11,7 @@ nothing else. docs/bench.md says what each subject measures.
 
 import json
 import pathlib
+import signal
 import sys
 
 from absl import app
@@ -38,6 +39,8 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   logging.set_verbosity(logging.WARNING)
+  # By an exception, which ends the subject's process as well.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit('Terminated.'))
   try:
     chosen = subjects_lib.choose(ONLY.value)
   except ValueError as error:

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import time
-import traceback
 from typing import Any
 
 import jax
@@ -83,7 +82,7 @@ def measure(
     try:
       with apart(_prepared, subject, given) as run:
         result = run()
-    except RuntimeError as error:
+    except RuntimeError as error:  # whatever it was there, the others go on
       result = {
           'error': str(error).splitlines()[-1], 'traceback': str(error)}
     yield name, {
@@ -94,16 +93,7 @@ def _prepared(subject: Subject, given: Any) -> Callable[[], dict]:
   hardware.keep_memory()  # as training does
   # What is compiled here is to be compiled, whatever an earlier run has left.
   jax.config.update('jax_enable_compilation_cache', False)
-  return functools.partial(_try, subject, given)
-
-
-def _try(subject: Subject, given: Any) -> dict:
-  try:
-    return subject.run(given)
-  except Exception as error:  # whatever it is, the others go on
-    return {
-        'error': f'{type(error).__name__}: {error}',
-        'traceback': traceback.format_exc()}
+  return functools.partial(subject.run, given)
 
 
 def look_at_machine() -> dict:
